@@ -1,0 +1,103 @@
+"""Cross-entropy and margin of each sample, the numbers all our losses need.
+
+The cross-entropy is computed by the fastest exact way of each backend:
+TensorFlow and PyTorch have fused kernels, which Keras calls; JAX has none, and
+there the formula below is compiled to fewer passes over the classes than
+Keras's own.
+"""
+
+import keras
+from keras import ops
+
+
+def dense_cross_entropy(y_true, y_pred, from_logits, axis):
+    """`-sum_k y_k log p_k` along `axis`, as Keras computes it."""
+    if from_logits and keras.backend.backend() == "jax":
+        shifted, log_partition = _shift(y_pred, axis)
+        return log_partition - ops.sum(y_true * shifted, axis=axis)
+    return ops.categorical_crossentropy(
+        y_true, y_pred, from_logits=from_logits, axis=axis
+    )
+
+
+def sparse_cross_entropy(labels, y_pred, from_logits, axis):
+    """`-log p_c` along `axis`, for exact integer labels.
+
+    A label that names no class gives NaN, or an exception where the backend's
+    kernel raises one.
+    """
+    backend = keras.backend.backend()
+    # Negative labels would count from the end (JAX) or, for -100, be ignored
+    # (PyTorch). What is past the end gives NaN or raises on every backend.
+    labels = ops.where(ops.less(labels, 0), ops.shape(y_pred)[axis], labels)
+    if backend != "jax":
+        if backend == "tensorflow":
+            y_pred = ops.moveaxis(y_pred, axis, -1)  # Its kernel knows no other.
+            axis = -1
+        return ops.sparse_categorical_crossentropy(
+            labels, y_pred, from_logits=from_logits, axis=axis
+        )
+    if from_logits:
+        shifted, log_partition = _shift(y_pred, axis)
+        return log_partition - _take(shifted, labels, axis)
+    total = ops.sum(y_pred, axis=axis)
+    probability = _take(y_pred, labels, axis) / total
+    epsilon = keras.backend.epsilon()
+    # `clip` keeps NaN.
+    return -ops.log(ops.clip(probability, epsilon, 1.0 - epsilon))
+
+
+def dense_margin(y_true, logits, axis):
+    """Returns `(cross_entropy, margin, is_hard)` of every sample.
+
+    Where `is_hard`, the label is one-hot and `margin` as in `sparse_margin`;
+    elsewhere `margin` means nothing, but the cross-entropy, which is then at
+    least the entropy of the label, is exact to the last digits all the same.
+    """
+    # At most one class has more than half; if none has, the cross-entropy is
+    # at least log(2) and any reference will do.
+    is_label = ops.greater(y_true, 0.5)
+    has_label = ops.any(is_label, axis=axis)
+    logit = ops.sum(ops.where(is_label, logits, 0.0), axis=axis)
+    largest = ops.stop_gradient(ops.max(logits, axis=axis))
+    logit = ops.where(has_label, logit, largest)
+    difference = logits - ops.expand_dims(logit, axis)
+    competing = ops.where(is_label, -float("inf"), difference)
+    margin = ops.logsumexp(competing, axis=axis)
+    rest = -ops.sum(y_true * difference, axis=axis)
+    cross_entropy = ops.where(has_label, ops.softplus(margin), margin) + rest
+    is_hard = ops.logical_and(has_label, ops.equal(rest, 0.0))
+    return cross_entropy, margin, is_hard
+
+
+def sparse_margin(labels, logits, axis):
+    """`logsumexp_{k != c} x_k - x_c`; NaN for a label that names no class."""
+    is_label = _one_hot(labels, logits, axis)
+    logit = ops.sum(
+        ops.where(is_label, logits, 0.0), axis=axis, keepdims=True
+    )
+    # The difference comes first: at logits of 1e4 it would lose its digits.
+    competing = ops.where(is_label, -float("inf"), logits - logit)
+    margin = ops.logsumexp(competing, axis=axis)
+    return ops.where(ops.any(is_label, axis=axis), margin, float("nan"))
+
+
+def _shift(logits, axis):
+    """Logits less their maximum, and log of the sum of their exponentials."""
+    # Without the shift, logits of 1e4 would leave 3 digits of the difference.
+    largest = ops.max(logits, axis=axis, keepdims=True)
+    shifted = logits - ops.stop_gradient(largest)
+    return shifted, ops.log(ops.sum(ops.exp(shifted), axis=axis))
+
+
+def _take(x, labels, axis):
+    indices = ops.expand_dims(labels, axis)
+    return ops.squeeze(ops.take_along_axis(x, indices, axis=axis), axis=axis)
+
+
+def _one_hot(labels, logits, axis):
+    shape = [1] * len(logits.shape)
+    shape[axis] = logits.shape[axis]
+    classes = ops.arange(logits.shape[axis], dtype=labels.dtype)
+    classes = ops.reshape(classes, shape)
+    return ops.equal(classes, ops.expand_dims(labels, axis))

@@ -1,0 +1,70 @@
+"""What stands between the losses of samples and the number that is minimised.
+
+`keras.losses.Loss` casts labels to the dtype of the loss before anything looks
+at them, which turns class 999 into 1000 under bfloat16. `PerSampleLoss` keeps
+the labels as they are and leaves masks, weights and reduction to Keras.
+"""
+
+import keras
+from keras import ops
+
+MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
+
+
+class Reduction(keras.losses.Loss):
+    """Keras's masking, weighting and reduction of losses already computed."""
+
+    def call(self, losses, y_pred):
+        return losses
+
+
+class PerSampleLoss(keras.losses.Loss):
+    """Base of the losses: `call` returns one value a sample.
+
+    Unlike the base class of Keras it hands `y_true` to `call` unchanged.
+    Subclasses with an `ignore_class` override `kept`.
+    """
+
+    def __init__(self, reduction, name, dtype):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self._reduce = Reduction(reduction=reduction, dtype=dtype)
+        self._each = Reduction(reduction=None, dtype=dtype)
+        self._config_dtype = None if dtype is None else self.dtype
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        with keras.name_scope(self.name):
+            predictions = ops.convert_to_tensor(y_pred, dtype=self.dtype)
+            losses = self.call(y_true, predictions)
+            kept = self.kept(y_true, predictions)
+            if kept is not None and self.reduction in MEANS:
+                losses *= self._share_kept(kept, y_pred, sample_weight)
+            elif self._is_plain_mean(losses, y_pred, sample_weight):
+                return ops.mean(losses)
+            return self._reduce(losses, y_pred, sample_weight)
+
+    def kept(self, y_true, y_pred):
+        """True where a sample counts, or None where all do."""
+        return None
+
+    def _share_kept(self, kept, y_pred, sample_weight):
+        """The factor from Keras's mean over all to the mean over the kept."""
+        if self.reduction != "mean_with_sample_weight":
+            sample_weight = None
+        kept = ops.cast(kept, self.dtype)
+        weights = self._each(ops.ones_like(kept), y_pred, sample_weight)
+        return ops.divide_no_nan(ops.sum(weights), ops.sum(weights * kept))
+
+    def _is_plain_mean(self, losses, y_pred, sample_weight):
+        # PyTorch runs eagerly, and there Keras's general reduction takes
+        # longer than the loss of a small batch. TensorFlow must go through it
+        # (it scales for `tf.distribute`), under JAX it is compiled away.
+        return (
+            keras.backend.backend() == "torch"
+            and self.reduction in MEANS
+            and sample_weight is None
+            and getattr(y_pred, "_keras_mask", None) is None
+            and 0 not in losses.shape
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "dtype": self._config_dtype}

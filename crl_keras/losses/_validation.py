@@ -1,0 +1,185 @@
+"""Checks of arguments, labels and shapes, shared by all losses.
+
+Values of arguments are checked when a loss is made, shapes when it is called.
+Label values are never looked at here: under `jax.jit` or `tf.function` they are
+not known, so `_cross_entropy` turns a label that names no class into NaN or an
+exception instead.
+"""
+
+import math
+from numbers import Real
+
+import keras
+from keras import ops
+
+# Not -1: that is a common `ignore_class`, and a NaN label is not "ignore me".
+NO_CLASS = -(2**31)
+
+
+def check_number(name, value, expected):
+    """Returns `value` as a float, or raises naming the argument."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(
+            f"`{name}` must be {expected}. "
+            f"Received: {name}={value!r} of type {type(value).__name__}"
+        )
+    value = float(value)
+    if not math.isfinite(value):
+        raise ValueError(
+            f"`{name}` must be {expected}. Received: {name}={value}"
+        )
+    return value
+
+
+def check_alpha_beta(alpha, beta):
+    """Returns `(alpha, beta)` as floats, or raises naming the argument.
+
+    Admissible are `alpha >= 0` and `alpha + beta >= 0`, both finite: then the
+    weight `1 + beta * p / (alpha + 1 - p)` of a sample is never negative.
+    """
+    alpha = check_number("alpha", alpha, "a finite number >= 0")
+    beta = check_number("beta", beta, "a finite number")
+    if alpha < 0:
+        raise ValueError(f"`alpha` must be >= 0. Received: alpha={alpha}")
+    if alpha + beta < 0:
+        raise ValueError(
+            "`alpha + beta` must be >= 0, or the gradient of confident "
+            "samples changes sign: raise `alpha` or `beta`. "
+            f"Received: alpha={alpha}, beta={beta}"
+        )
+    return alpha, beta
+
+
+def check_label_smoothing(label_smoothing):
+    expected = "a number in [0, 1]"
+    label_smoothing = check_number("label_smoothing", label_smoothing, expected)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(
+            f"`label_smoothing` must be {expected}. "
+            f"Received: label_smoothing={label_smoothing}"
+        )
+    return label_smoothing
+
+
+def check_axis(axis):
+    if isinstance(axis, bool) or not isinstance(axis, int):
+        raise TypeError(
+            "`axis` must be an int. "
+            f"Received: axis={axis!r} of type {type(axis).__name__}"
+        )
+    return axis
+
+
+def check_ignore_class(ignore_class):
+    if ignore_class is None:
+        return None
+    if isinstance(ignore_class, bool) or not isinstance(ignore_class, Real):
+        raise TypeError(
+            "`ignore_class` must be an integer class id or None. Received: "
+            f"ignore_class={ignore_class!r} of type "
+            f"{type(ignore_class).__name__}"
+        )
+    if int(ignore_class) != ignore_class:
+        raise ValueError(
+            "`ignore_class` must be an integer class id or None. "
+            f"Received: ignore_class={ignore_class}"
+        )
+    return int(ignore_class)
+
+
+def class_axis(y_pred, axis):
+    """Returns `axis` counted from the front, checked against `y_pred`."""
+    rank = len(y_pred.shape)
+    if not -rank <= axis < rank:
+        raise ValueError(
+            f"`axis` must name one of the {rank} dimensions of `y_pred`. "
+            f"Received: axis={axis}, y_pred.shape={tuple(y_pred.shape)}"
+        )
+    axis %= rank
+    if y_pred.shape[axis] == 1:
+        raise ValueError(
+            "`y_pred` must have at least 2 classes along `axis`: for a single "
+            "sigmoid output, use two logits (0, x). "
+            f"Received: axis={axis}, y_pred.shape={tuple(y_pred.shape)}"
+        )
+    return axis
+
+
+def static_shape(x):
+    """The shape as a tuple with None for what is unknown, or None."""
+    try:
+        return tuple(x.shape)
+    except ValueError:  # TensorFlow: the rank itself is unknown.
+        return None
+
+
+def fits(shape, expected):
+    return len(shape) == len(expected) and all(
+        a is None or b is None or a == b for a, b in zip(shape, expected)
+    )
+
+
+def check_dense_labels(y_true, y_pred, axis, label_smoothing=0.0):
+    """Raises unless `y_true` holds one probability per class of `y_pred`."""
+    shape, expected = static_shape(y_true), tuple(y_pred.shape)
+    if shape is None or fits(shape, expected):
+        return
+    message = (
+        "`y_true` must hold one-hot or soft labels of the shape of `y_pred`. "
+        f"Received: y_true.shape={shape}, y_pred.shape={expected}"
+    )
+    without_classes = expected[:axis] + expected[axis + 1 :]
+    with_one = expected[:axis] + (1,) + expected[axis + 1 :]
+    if fits(shape, without_classes) or fits(shape, with_one):
+        message += (
+            ". These look like integer labels: use SparseCompetingRatioLoss "
+            "(sparse_competing_ratio_loss)"
+        )
+        if label_smoothing:
+            message += (
+                ", or, since `label_smoothing` needs one-hot labels, make "
+                "them with keras.ops.one_hot"
+            )
+    raise ValueError(message)
+
+
+def integer_labels(y_true, y_pred, axis):
+    """Returns the labels as exact integers of the shape of the loss.
+
+    `y_true` has the shape of `y_pred` without its class axis, or with 1 there.
+    A label that is not an integer becomes NO_CLASS.
+    """
+    y_true = ops.convert_to_tensor(y_true)
+    y_pred_shape = tuple(y_pred.shape)
+    expected = y_pred_shape[:axis] + y_pred_shape[axis + 1 :]
+    with_one = y_pred_shape[:axis] + (1,) + y_pred_shape[axis + 1 :]
+    shape = static_shape(y_true)
+    if shape is None or (shape != expected and fits(shape, with_one)):
+        # (N, 1) beside (N,) would broadcast to (N, N).
+        target = ops.shape(y_pred)
+        y_true = ops.reshape(y_true, target[:axis] + target[axis + 1 :])
+    elif not fits(shape, expected):
+        message = (
+            "`y_true` must hold integer labels of the shape of `y_pred` "
+            f"without its class axis: {expected} or {with_one}. "
+            f"Received: y_true.shape={shape}, y_pred.shape={y_pred_shape}, "
+            f"axis={axis}"
+        )
+        if fits(shape, y_pred_shape):
+            message += (
+                ". These look like one-hot labels: use CompetingRatioLoss "
+                "(competing_ratio_loss)"
+            )
+        raise ValueError(message)
+    return _to_integers(y_true)
+
+
+def _to_integers(y_true):
+    dtype = keras.backend.standardize_dtype(y_true.dtype)
+    if dtype == "int64":
+        return y_true
+    if not keras.backend.is_float_dtype(dtype):
+        return ops.cast(y_true, "int32")
+    labels = ops.cast(y_true, "int32")
+    is_integer = ops.equal(ops.cast(labels, "float32"), y_true)
+    return ops.where(is_integer, labels, NO_CLASS)

@@ -1,0 +1,420 @@
+"""The Competing Ratio Loss, for one-hot, soft and integer labels."""
+
+import math
+
+import keras
+from keras import ops
+
+from crl_keras.losses import _cross_entropy
+from crl_keras.losses import _validation
+from crl_keras.losses._reduction import PerSampleLoss
+
+# Below it, `alpha + 1 - p` is computed from the margin: float32 knows 1 - p of
+# a confident sample only to 6e-8, which its logarithm would magnify.
+SMALL_ALPHA = 0.1
+
+
+@keras.saving.register_keras_serializable(package="crl_keras")
+def competing_ratio_loss(
+    y_true,
+    y_pred,
+    *,
+    alpha=1.5,
+    beta=1.0,
+    from_logits=False,
+    label_smoothing=0.0,
+    axis=-1,
+):
+    """Computes the Competing Ratio Loss of each sample, one-hot or soft labels.
+
+    With the probabilities `p = softmax(logits)`:
+
+    ```
+    ce  = -sum_k y_k * log(p_k)
+    CRL = ce + beta * log(alpha + 1 - exp(-ce))
+    ```
+
+    For a one-hot label `exp(-ce)` is `p_c`, the probability of the correct
+    class, and `alpha + 1 - p_c` is `alpha` plus the probability of all classes
+    that compete with it. The gradient in the logits is that of the
+    cross-entropy, `p - y`, times `1 + beta * e / (alpha + 1 - e)` with
+    `e = exp(-ce)`. `beta=0` is the cross-entropy of Keras itself, and
+    `alpha=0, beta=1` the negative log likelihood ratio (NLLR).
+
+    Args:
+        y_true: One-hot or soft labels, of the shape of `y_pred`; a float,
+            integer or bool dtype. They sum to 1 along `axis`.
+        y_pred: Logits or probabilities, `(..., classes)`, or the classes along
+            `axis`; at least 2 classes. 16-bit floats are computed in float32.
+        alpha: Finite number >= 0, by default 1.5 as in the paper. For
+            `alpha >= 1` a one-hot label's loss is >= 0; for `alpha=0` it has
+            no lower bound.
+        beta: Finite number, `alpha + beta >= 0`, by default 1 as in the paper.
+            Positive: confident samples weigh more than under cross-entropy;
+            negative: less.
+        from_logits: Whether `y_pred` holds logits. Prefer logits: from
+            probabilities they are first renormalised and clipped to
+            `[epsilon, 1 - epsilon]` as Keras does (`keras.config.epsilon()`,
+            1e-7), which leaves samples outside of it without a gradient.
+        label_smoothing: Number in [0, 1], by default 0: the labels become
+            `y * (1 - label_smoothing) + label_smoothing / classes`.
+        axis: The axis of the classes, by default the last.
+
+    Returns:
+        The loss of each sample, the shape of `y_pred` without `axis`, in the
+        dtype of `y_pred`; natural logarithm.
+
+    Raises:
+        TypeError, ValueError: If an argument is of another type or outside its
+            range, or the shapes do not fit (integer labels among them: they
+            are for `sparse_competing_ratio_loss`).
+
+    Example:
+
+    >>> y_true = [[1, 0, 0, 0], [0, 0, 1, 0]]
+    >>> logits = [[2.0, 0.5, -1.0, 0.3], [2.0, 0.5, -1.0, 0.3]]
+    >>> loss = competing_ratio_loss(y_true, logits, from_logits=True)
+    >>> print(keras.ops.convert_to_numpy(loss).round(4))
+    [0.9704 4.2779]
+
+    Reference:
+        Zhang et al., "Competing Ratio Loss for Discriminative Multi-class
+        Image Classification", arXiv:1912.11642, Eq. (11). Its Eq. (14), the
+        gradient, has a sign error: see docs/paper-errata.md.
+    """
+    alpha, beta = _validation.check_alpha_beta(alpha, beta)
+    label_smoothing = _validation.check_label_smoothing(label_smoothing)
+    axis = _validation.check_axis(axis)
+
+    y_pred = ops.convert_to_tensor(y_pred)
+    y_true = ops.convert_to_tensor(y_true)
+    axis = _validation.class_axis(y_pred, axis)
+    _validation.check_dense_labels(y_true, y_pred, axis, label_smoothing)
+    dtype = y_pred.dtype
+    y_pred = _at_least_float32(y_pred)
+    y_true = ops.cast(y_true, y_pred.dtype)
+    if label_smoothing:
+        y_true = y_true * (1.0 - label_smoothing) + (
+            label_smoothing / y_pred.shape[axis]
+        )
+    if from_logits and beta and alpha < SMALL_ALPHA:
+        cross_entropy, margin, is_hard = _cross_entropy.dense_margin(
+            y_true, y_pred, axis
+        )
+        # The inner `where` keeps log(0) out of the gradient.
+        soft = ops.where(is_hard, 1.0, cross_entropy)
+        log_competing = ops.where(
+            is_hard, ops.log_sigmoid(margin), ops.log(-ops.expm1(-soft))
+        )
+        loss = _from_log_competing(cross_entropy, log_competing, alpha, beta)
+    else:
+        cross_entropy = _cross_entropy.dense_cross_entropy(
+            y_true, y_pred, from_logits, axis
+        )
+        loss = _from_cross_entropy(cross_entropy, alpha, beta)
+    return ops.cast(loss, dtype)
+
+
+@keras.saving.register_keras_serializable(package="crl_keras")
+def sparse_competing_ratio_loss(
+    y_true,
+    y_pred,
+    *,
+    alpha=1.5,
+    beta=1.0,
+    from_logits=False,
+    ignore_class=None,
+    axis=-1,
+):
+    """Computes the Competing Ratio Loss of each sample, integer labels.
+
+    With the probability `p_c` of the correct class `c`,
+    `p = softmax(logits)`:
+
+    ```
+    CRL = -log(p_c) + beta * log(alpha + 1 - p_c)
+    ```
+
+    the same number as `competing_ratio_loss` gives for the one-hot label.
+
+    Args:
+        y_true: Class ids 0 to classes - 1, of the shape of `y_pred` without
+            its class axis, or with 1 there: `(N,)` or `(N, 1)` beside
+            `(N, classes)`. Any integer dtype, or floats that hold integers. A
+            label that names no class gives NaN or, where the kernel of the
+            backend raises one, an exception.
+        y_pred: Logits or probabilities, `(..., classes)`, or the classes along
+            `axis`; at least 2 classes. 16-bit floats are computed in float32.
+        alpha: Finite number >= 0, by default 1.5 as in the paper.
+        beta: Finite number, `alpha + beta >= 0`, by default 1 as in the paper.
+        from_logits: Whether `y_pred` holds logits, which are to be preferred:
+            see `competing_ratio_loss`.
+        ignore_class: Integer or None (default). Samples with this label, which
+            need not be a class (-1 and 255 are common), have loss 0 and
+            gradient 0, whatever their prediction.
+        axis: The axis of the classes, by default the last.
+
+    Returns:
+        The loss of each sample, the shape of `y_pred` without `axis`, in the
+        dtype of `y_pred`; natural logarithm.
+
+    Raises:
+        TypeError, ValueError: If an argument is of another type or outside its
+            range, or the shapes do not fit.
+
+    Example:
+
+    >>> logits = [[2.0, 0.5, -1.0, 0.3], [2.0, 0.5, -1.0, 0.3]]
+    >>> loss = sparse_competing_ratio_loss([0, 2], logits, from_logits=True)
+    >>> print(keras.ops.convert_to_numpy(loss).round(4))
+    [0.9704 4.2779]
+
+    Reference:
+        Zhang et al., arXiv:1912.11642, Eq. (11).
+    """
+    alpha, beta = _validation.check_alpha_beta(alpha, beta)
+    ignore_class = _validation.check_ignore_class(ignore_class)
+    axis = _validation.check_axis(axis)
+
+    y_pred = ops.convert_to_tensor(y_pred)
+    axis = _validation.class_axis(y_pred, axis)
+    labels = _validation.integer_labels(y_true, y_pred, axis)
+    dtype = y_pred.dtype
+    y_pred = _at_least_float32(y_pred)
+    if ignore_class is not None:
+        ignored = ops.equal(labels, ignore_class)
+        labels = ops.where(ignored, 0, labels)
+        # Not only the loss: an infinite logit would make 0 * inf = NaN of the
+        # gradient.
+        y_pred = ops.where(ops.expand_dims(ignored, axis), 0.5, y_pred)
+    if from_logits and beta and alpha < SMALL_ALPHA:
+        margin = _cross_entropy.sparse_margin(labels, y_pred, axis)
+        loss = _from_log_competing(
+            ops.softplus(margin), ops.log_sigmoid(margin), alpha, beta
+        )
+    else:
+        cross_entropy = _cross_entropy.sparse_cross_entropy(
+            labels, y_pred, from_logits, axis
+        )
+        loss = _from_cross_entropy(cross_entropy, alpha, beta)
+    if ignore_class is not None:
+        loss = ops.where(ignored, 0.0, loss)
+    return ops.cast(loss, dtype)
+
+
+def _at_least_float32(y_pred):
+    dtype = keras.backend.standardize_dtype(y_pred.dtype)
+    if dtype in ("float16", "bfloat16"):
+        return ops.cast(y_pred, "float32")
+    return y_pred
+
+
+def _from_cross_entropy(cross_entropy, alpha, beta):
+    """phi of the cross-entropy: Eq. (11), for labels of any kind."""
+    if beta == 0:
+        return cross_entropy
+    competing = -ops.expm1(-cross_entropy)  # 1 - p, exact where p is near 1.
+    if alpha < SMALL_ALPHA:
+        # Only from probabilities, which know 1 - p to no better than this.
+        competing = ops.maximum(competing, keras.backend.epsilon())
+    # log1p(alpha - 1 + ...) is log(alpha + ...), exact at alpha = 1 too, where
+    # the loss of a confident sample tends to 0.
+    return cross_entropy + beta * ops.log1p((alpha - 1.0) + competing)
+
+
+def _from_log_competing(cross_entropy, log_competing, alpha, beta):
+    """phi of the cross-entropy, given log(1 - p) too, for a small alpha."""
+    if alpha:
+        log_competing = ops.logaddexp(math.log(alpha), log_competing)
+    return cross_entropy + beta * log_competing
+
+
+@keras.saving.register_keras_serializable(package="crl_keras")
+class CompetingRatioLoss(PerSampleLoss):
+    """The Competing Ratio Loss (CRL) for one-hot or soft labels.
+
+    Use it where you would use `keras.losses.CategoricalCrossentropy`. With the
+    cross-entropy `ce` of a sample, between its label and the softmax of its
+    logits:
+
+    ```
+    CRL = ce + beta * log(alpha + 1 - exp(-ce))
+    ```
+
+    For a one-hot label `exp(-ce)` is the probability of the correct class. See
+    `competing_ratio_loss` for the gradient and the bounds.
+
+    Args:
+        alpha: Finite number >= 0, by default 1.5 as in the paper.
+        beta: Finite number, `alpha + beta >= 0`, by default 1 as in the paper.
+            `beta=0` is cross-entropy; `alpha=0, beta=1` is the negative log
+            likelihood ratio (NLLR).
+        from_logits: Whether the model ends in logits (recommended) or in
+            probabilities (the default, as in Keras).
+        label_smoothing: Number in [0, 1], by default 0.
+        axis: The axis of the classes, by default the last.
+        reduction: `"sum_over_batch_size"` (default), `"mean"`, `"sum"`,
+            `"mean_with_sample_weight"`, `"none"` or None, as in Keras.
+        name: Name of the loss.
+        dtype: Dtype in which predictions reach the loss and the result is
+            returned, by default `keras.config.floatx()`. The loss itself is
+            computed in float32 or better.
+
+    Called with `y_true` and `y_pred`, both `(batch, ..., classes)`, and
+    optionally `sample_weight`, it returns a scalar, or one value a sample
+    where `reduction` is None.
+
+    Raises:
+        TypeError, ValueError: If an argument is of another type or outside its
+            range; when called, if the shapes do not fit.
+
+    Example:
+
+    >>> loss = CompetingRatioLoss(alpha=1.5, beta=1, from_logits=True)
+    >>> y_true = [[1, 0, 0, 0], [0, 0, 1, 0]]
+    >>> logits = [[2.0, 0.5, -1.0, 0.3], [2.0, 0.5, -1.0, 0.3]]
+    >>> print(f"{float(loss(y_true, logits)):.4f}")
+    2.6242
+
+    Reference:
+        Zhang et al., "Competing Ratio Loss for Discriminative Multi-class
+        Image Classification", arXiv:1912.11642, Eq. (11).
+    """
+
+    def __init__(
+        self,
+        alpha=1.5,
+        beta=1.0,
+        from_logits=False,
+        label_smoothing=0.0,
+        axis=-1,
+        reduction="sum_over_batch_size",
+        name="competing_ratio_loss",
+        dtype=None,
+    ):
+        super().__init__(reduction=reduction, name=name, dtype=dtype)
+        self.alpha, self.beta = _validation.check_alpha_beta(alpha, beta)
+        self.from_logits = from_logits
+        self.label_smoothing = _validation.check_label_smoothing(
+            label_smoothing
+        )
+        self.axis = _validation.check_axis(axis)
+
+    def call(self, y_true, y_pred):
+        return competing_ratio_loss(
+            y_true,
+            y_pred,
+            alpha=self.alpha,
+            beta=self.beta,
+            from_logits=self.from_logits,
+            label_smoothing=self.label_smoothing,
+            axis=self.axis,
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "from_logits": self.from_logits,
+            "label_smoothing": self.label_smoothing,
+            "axis": self.axis,
+        }
+
+
+@keras.saving.register_keras_serializable(package="crl_keras")
+class SparseCompetingRatioLoss(PerSampleLoss):
+    """The Competing Ratio Loss (CRL) for integer labels.
+
+    Use it where you would use `keras.losses.SparseCategoricalCrossentropy`.
+    With the probability `p_c` of the correct class:
+
+    ```
+    CRL = -log(p_c) + beta * log(alpha + 1 - p_c)
+    ```
+
+    Unlike Keras's, it keeps labels exact under every `dtype`, takes any `axis`
+    on every backend, and never gives a number for a label that names no class.
+
+    Args:
+        alpha: Finite number >= 0, by default 1.5 as in the paper.
+        beta: Finite number, `alpha + beta >= 0`, by default 1 as in the paper.
+            `beta=0` is cross-entropy; `alpha=0, beta=1` is the negative log
+            likelihood ratio (NLLR).
+        from_logits: Whether the model ends in logits (recommended) or in
+            probabilities (the default, as in Keras).
+        ignore_class: Integer or None (default). Samples with this label
+            contribute nothing, and a mean is over the others.
+        axis: The axis of the classes, by default the last.
+        reduction: `"sum_over_batch_size"` (default), `"mean"`, `"sum"`,
+            `"mean_with_sample_weight"`, `"none"` or None, as in Keras.
+        name: Name of the loss.
+        dtype: Dtype in which predictions reach the loss and the result is
+            returned, by default `keras.config.floatx()`. The loss itself is
+            computed in float32 or better.
+
+    Called with `y_true`, `(batch, ...)` or `(batch, ..., 1)`, `y_pred`,
+    `(batch, ..., classes)`, and optionally `sample_weight`, it returns a
+    scalar, or one value a sample where `reduction` is None.
+
+    Raises:
+        TypeError, ValueError: If an argument is of another type or outside its
+            range (there is no `label_smoothing`: that needs one-hot labels and
+            `CompetingRatioLoss`); when called, if the shapes do not fit.
+
+    Example:
+
+    >>> loss = SparseCompetingRatioLoss(alpha=1.5, beta=1, from_logits=True)
+    >>> logits = [[2.0, 0.5, -1.0, 0.3], [2.0, 0.5, -1.0, 0.3]]
+    >>> print(f"{float(loss([0, 2], logits)):.4f}")
+    2.6242
+
+    Reference:
+        Zhang et al., "Competing Ratio Loss for Discriminative Multi-class
+        Image Classification", arXiv:1912.11642, Eq. (11).
+    """
+
+    def __init__(
+        self,
+        alpha=1.5,
+        beta=1.0,
+        from_logits=False,
+        ignore_class=None,
+        axis=-1,
+        reduction="sum_over_batch_size",
+        name="sparse_competing_ratio_loss",
+        dtype=None,
+    ):
+        super().__init__(reduction=reduction, name=name, dtype=dtype)
+        self.alpha, self.beta = _validation.check_alpha_beta(alpha, beta)
+        self.from_logits = from_logits
+        self.ignore_class = _validation.check_ignore_class(ignore_class)
+        self.axis = _validation.check_axis(axis)
+
+    def call(self, y_true, y_pred):
+        return sparse_competing_ratio_loss(
+            y_true,
+            y_pred,
+            alpha=self.alpha,
+            beta=self.beta,
+            from_logits=self.from_logits,
+            ignore_class=self.ignore_class,
+            axis=self.axis,
+        )
+
+    def kept(self, y_true, y_pred):
+        if self.ignore_class is None:
+            return None
+        axis = _validation.class_axis(y_pred, self.axis)
+        labels = _validation.integer_labels(y_true, y_pred, axis)
+        return ops.not_equal(labels, self.ignore_class)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "from_logits": self.from_logits,
+            "ignore_class": self.ignore_class,
+            "axis": self.axis,
+        }

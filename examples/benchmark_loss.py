@@ -1,0 +1,329 @@
+"""Time and peak memory of CRL beside the cross-entropies of Keras.
+
+    python examples/benchmark_loss.py --json benchmark.json
+
+For every backend, in a process of its own, value and gradient of each loss are
+computed in turn, round after round, so that a drift of the machine's speed
+meets all of them alike. A ratio is the median over the rounds of (time of
+the loss) / (time of Keras's cross-entropy) within one round; below 1 is faster
+than Keras. Memory is the peak that one step adds, in units of one array of the
+size of the logits (the gradient itself is 1).
+"""
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+CASES = (
+    ("dense", 256, 10),
+    ("dense", 256, 1000),
+    ("dense", 4096, 1000),
+    ("sparse", 256, 10),
+    ("sparse", 256, 1000),
+    ("sparse", 4096, 1000),
+    ("sparse", 256, 50000),
+)
+MODES = {
+    "tensorflow": ("graph", "xla"),
+    "jax": ("jit",),
+    "torch": ("eager",),
+}
+# Below it (bytes of the logits), an allocation is lost in the noise of malloc.
+SMALLEST_MEASURED = 2**20
+
+
+def make_losses(kind, backend):
+    """The losses to compare by name; Keras's own comes first."""
+    import keras
+
+    import crl_keras
+
+    if kind == "dense":
+        own = keras.losses.CategoricalCrossentropy
+        crl = crl_keras.CompetingRatioLoss
+    else:
+        own = keras.losses.SparseCategoricalCrossentropy
+        crl = crl_keras.SparseCompetingRatioLoss
+    losses = {
+        "keras": own(from_logits=True),
+        "crl": crl(from_logits=True),
+        "nllr": crl(alpha=0, from_logits=True),
+    }
+    if backend == "torch":
+        import torch
+
+        def native(y_true, y_pred):
+            return torch.nn.functional.cross_entropy(y_pred, y_true)
+
+        losses["torch"] = native
+    return losses
+
+
+def make_step(loss, y_true, logits, backend, mode):
+    """A function of nothing that computes value and gradient and waits."""
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function(jit_compile=mode == "xla")
+        def value_and_gradient(y_true, logits):
+            with tf.GradientTape() as tape:
+                tape.watch(logits)
+                value = loss(y_true, logits)
+            return value, tape.gradient(value, logits)
+
+        def step():
+            value, gradient = value_and_gradient(y_true, logits)
+            tf.test.experimental.sync_devices()
+            return value, gradient
+
+    elif backend == "jax":
+        import jax
+
+        value_and_gradient = jax.jit(
+            jax.value_and_grad(lambda logits, y_true: loss(y_true, logits))
+        )
+
+        def step():
+            return jax.block_until_ready(value_and_gradient(logits, y_true))
+
+    else:
+        import torch
+
+        logits.requires_grad_()
+
+        def step():
+            value = loss(y_true, logits)
+            (gradient,) = torch.autograd.grad(value, logits)
+            if logits.is_cuda:
+                torch.cuda.synchronize()
+            return value, gradient
+
+    return step
+
+
+def make_steps(kind, samples, classes, backend, mode):
+    import numpy as np
+    from keras import ops
+
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (samples, classes)).astype("float32")
+    labels = rng.integers(0, classes, samples)
+    if kind == "dense":
+        y_true = np.eye(classes, dtype="float32")[labels]
+    else:
+        y_true = labels.astype("int32" if backend == "jax" else "int64")
+    y_true, logits = ops.convert_to_tensor(y_true), ops.convert_to_tensor(logits)
+    return {
+        name: make_step(loss, y_true, logits, backend, mode)
+        for name, loss in make_losses(kind, backend).items()
+    }
+
+
+def time_case(steps, seconds):
+    """Seconds of every step in every round."""
+    for step in steps.values():
+        for _ in range(3):
+            step()
+    start = time.perf_counter()
+    for step in steps.values():
+        step()
+    once = (time.perf_counter() - start) / len(steps)
+    inner = max(1, round(2e-3 / once))  # Long enough for the clock.
+    rounds = max(15, round(seconds / (once * inner * len(steps))))
+    times = {name: [] for name in steps}
+    names = list(steps)
+    for i in range(rounds):
+        # A different one comes first each time: it finds a colder cache.
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            start = time.perf_counter()
+            for _ in range(inner):
+                steps[name]()
+            times[name].append((time.perf_counter() - start) / inner)
+    return times
+
+
+def peak_of_step(step, backend, device):
+    """Bytes that one step adds to the memory in use, at its peak."""
+    step()
+    if device == "gpu" and backend == "torch":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+    if device == "gpu":
+        return None  # The other two reserve the GPU's memory in advance.
+    status = pathlib.Path("/proc/self/status")
+    clear_refs = pathlib.Path("/proc/self/clear_refs")
+    if not clear_refs.exists():
+        return None
+
+    def kilobytes(field):
+        for line in status.read_text().splitlines():
+            if line.startswith(field):
+                return int(line.split()[1])
+
+    peaks = []
+    for _ in range(5):
+        clear_refs.write_text("5")  # Sets the peak back to what is in use.
+        before = kilobytes("VmRSS")
+        step()
+        peaks.append(kilobytes("VmHWM") - before)
+    return 1024 * statistics.median(peaks)
+
+
+def measure(backend, device, what, seconds):
+    """Rows of one backend; runs in a process of its own."""
+    rows = []
+    for mode in MODES[backend]:
+        for kind, samples, classes in CASES:
+            steps = make_steps(kind, samples, classes, backend, mode)
+            size = 4 * samples * classes
+            row = dict(
+                backend=backend,
+                mode=mode,
+                kind=kind,
+                samples=samples,
+                classes=classes,
+            )
+            if what == "time":
+                times = time_case(steps, seconds)
+                own = times["keras"]
+                row["keras_microseconds"] = 1e6 * statistics.median(own)
+                row["time_ratio"] = {
+                    name: statistics.median(
+                        a / b for a, b in zip(taken, own, strict=True)
+                    )
+                    for name, taken in times.items()
+                }
+            elif size >= SMALLEST_MEASURED:
+                peaks = {
+                    name: peak_of_step(step, backend, device)
+                    for name, step in steps.items()
+                }
+                row["peak_in_logits"] = {
+                    name: None if peak is None else peak / size
+                    for name, peak in peaks.items()
+                }
+            rows.append(row)
+            print(
+                f"  {what} {backend} {mode} {kind} {samples}x{classes}",
+                file=sys.stderr,
+                flush=True,
+            )
+    return rows
+
+
+def versions():
+    import keras
+    import numpy as np
+
+    backend = keras.backend.backend()
+    return {
+        "keras": keras.__version__,
+        backend: __import__(backend).__version__,
+        "numpy": np.__version__,
+    }
+
+
+def run_child(backend, what, arguments):
+    environment = dict(os.environ, KERAS_BACKEND=backend)
+    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if arguments.device == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+        environment["JAX_PLATFORMS"] = "cpu"
+    if what == "memory":
+        # Large arrays then go back to the system when they are freed, so that
+        # the memory in use is what the process holds.
+        environment["MALLOC_MMAP_THRESHOLD_"] = "65536"
+        environment["TF_ENABLE_ONEDNN_OPTS"] = "0"  # Else TensorFlow pools it.
+    command = [sys.executable, __file__, "--child", backend, what]
+    command += ["--device", arguments.device]
+    command += ["--seconds", str(arguments.seconds)]
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def table(rows):
+    lines = [
+        "| backend | case | Keras CE, µs | CRL / Keras | NLLR / Keras "
+        "| torch CE / Keras | peak: Keras | CRL | NLLR |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+
+    def cell(values, name):
+        value = (values or {}).get(name)
+        return "" if value is None else f"{value:.2f}"
+
+    for row in rows:
+        ratio, peak = row["time_ratio"], row.get("peak_in_logits")
+        cells = [
+            f"{row['backend']} {row['mode']}",
+            f"{row['kind']} {row['samples']}x{row['classes']}",
+            f"{row['keras_microseconds']:.0f}",
+            cell(ratio, "crl"),
+            cell(ratio, "nllr"),
+            cell(ratio, "torch"),
+            cell(peak, "keras"),
+            cell(peak, "crl"),
+            cell(peak, "nllr"),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--backends", nargs="+", choices=MODES, default=list(MODES)
+    )
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument(
+        "--seconds", type=float, default=6.0, help="per case and mode"
+    )
+    parser.add_argument("--json", type=pathlib.Path, help="write the rows here")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse_arguments()
+    if arguments.child:
+        backend, what = arguments.child
+        rows = measure(backend, arguments.device, what, arguments.seconds)
+        print(json.dumps({"rows": rows, "versions": versions()}))
+        return
+    rows, used = [], {}
+    for backend in arguments.backends:
+        timed = run_child(backend, "time", arguments)
+        weighed = run_child(backend, "memory", arguments)
+        for row, weight in zip(timed["rows"], weighed["rows"], strict=True):
+            rows.append({**row, **weight})
+        used |= timed["versions"]
+    print(table(rows))
+    if arguments.json:
+        report = dict(
+            date=datetime.date.today().isoformat(),
+            device=arguments.device,
+            machine=f"{platform.machine()}, {os.cpu_count()} cores",
+            versions=used,
+            rows=rows,
+        )
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+        print(f"\nWritten to {arguments.json}")
+
+
+if __name__ == "__main__":
+    main()
