@@ -119,7 +119,10 @@ def make_steps(kind, samples, classes, backend, mode):
         y_true = np.eye(classes, dtype="float32")[labels]
     else:
         y_true = labels.astype("int32" if backend == "jax" else "int64")
-    y_true, logits = ops.convert_to_tensor(y_true), ops.convert_to_tensor(logits)
+    y_true, logits = (
+        ops.convert_to_tensor(y_true),
+        ops.convert_to_tensor(logits),
+    )
     return {
         name: make_step(loss, y_true, logits, backend, mode)
         for name, loss in make_losses(kind, backend).items()

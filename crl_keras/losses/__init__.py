@@ -1,4 +1,4 @@
-"""Losses for classification, each as a function and as a `keras.losses.Loss`."""
+"""Losses for classification, as functions and as `keras.losses.Loss`."""
 
 from crl_keras.losses.competing_ratio import (
     CompetingRatioLoss as CompetingRatioLoss,

@@ -13,7 +13,7 @@ from keras import ops
 def dense_cross_entropy(y_true, y_pred, from_logits, axis):
     """`-sum_k y_k log p_k` along `axis`, as Keras computes it."""
     if from_logits and keras.backend.backend() == "jax":
-        shifted, log_partition = _shift(y_pred, axis)
+        shifted, log_partition, _ = _shift(y_pred, axis)
         return log_partition - ops.sum(y_true * shifted, axis=axis)
     return ops.categorical_crossentropy(
         y_true, y_pred, from_logits=from_logits, axis=axis
@@ -26,25 +26,32 @@ def sparse_cross_entropy(labels, y_pred, from_logits, axis):
     A label that names no class gives NaN, or an exception where the backend's
     kernel raises one.
     """
-    backend = keras.backend.backend()
+    if not from_logits:
+        # Keras's sparse cross-entropy clips before it renormalises on
+        # TensorFlow, and after that on the others; the dense one never does.
+        is_label = _one_hot(labels, y_pred, axis)
+        cross_entropy = dense_cross_entropy(
+            ops.cast(is_label, y_pred.dtype), y_pred, from_logits, axis
+        )
+        return ops.where(
+            ops.any(is_label, axis=axis), cross_entropy, float("nan")
+        )
     # Negative labels would count from the end (JAX) or, for -100, be ignored
     # (PyTorch). What is past the end gives NaN or raises on every backend.
     labels = ops.where(ops.less(labels, 0), ops.shape(y_pred)[axis], labels)
-    if backend != "jax":
-        if backend == "tensorflow":
-            y_pred = ops.moveaxis(y_pred, axis, -1)  # Its kernel knows no other.
-            axis = -1
-        return ops.sparse_categorical_crossentropy(
-            labels, y_pred, from_logits=from_logits, axis=axis
+    backend = keras.backend.backend()
+    if backend == "jax":
+        shifted, log_partition, _ = _shift(y_pred, axis)
+        logit = ops.take_along_axis(
+            shifted, ops.expand_dims(labels, axis), axis=axis
         )
-    if from_logits:
-        shifted, log_partition = _shift(y_pred, axis)
-        return log_partition - _take(shifted, labels, axis)
-    total = ops.sum(y_pred, axis=axis)
-    probability = _take(y_pred, labels, axis) / total
-    epsilon = keras.backend.epsilon()
-    # `clip` keeps NaN.
-    return -ops.log(ops.clip(probability, epsilon, 1.0 - epsilon))
+        return log_partition - ops.squeeze(logit, axis=axis)
+    if backend == "tensorflow":
+        y_pred = ops.moveaxis(y_pred, axis, -1)  # Its kernel knows no other.
+        axis = -1
+    return ops.sparse_categorical_crossentropy(
+        labels, y_pred, from_logits=True, axis=axis
+    )
 
 
 def dense_margin(y_true, logits, axis):
@@ -63,7 +70,7 @@ def dense_margin(y_true, logits, axis):
     logit = ops.where(has_label, logit, largest)
     difference = logits - ops.expand_dims(logit, axis)
     competing = ops.where(is_label, -float("inf"), difference)
-    margin = ops.logsumexp(competing, axis=axis)
+    margin = _logsumexp(competing, axis)
     rest = -ops.sum(y_true * difference, axis=axis)
     cross_entropy = ops.where(has_label, ops.softplus(margin), margin) + rest
     is_hard = ops.logical_and(has_label, ops.equal(rest, 0.0))
@@ -73,26 +80,30 @@ def dense_margin(y_true, logits, axis):
 def sparse_margin(labels, logits, axis):
     """`logsumexp_{k != c} x_k - x_c`; NaN for a label that names no class."""
     is_label = _one_hot(labels, logits, axis)
-    logit = ops.sum(
-        ops.where(is_label, logits, 0.0), axis=axis, keepdims=True
-    )
+    logit = ops.sum(ops.where(is_label, logits, 0.0), axis=axis, keepdims=True)
     # The difference comes first: at logits of 1e4 it would lose its digits.
     competing = ops.where(is_label, -float("inf"), logits - logit)
-    margin = ops.logsumexp(competing, axis=axis)
+    margin = _logsumexp(competing, axis)
     return ops.where(ops.any(is_label, axis=axis), margin, float("nan"))
 
 
 def _shift(logits, axis):
-    """Logits less their maximum, and log of the sum of their exponentials."""
-    # Without the shift, logits of 1e4 would leave 3 digits of the difference.
+    """Logits less their maximum, log of the sum of their exponentials, and it.
+
+    Without the shift, logits of 1e4 would leave 3 digits of a difference.
+    """
     largest = ops.max(logits, axis=axis, keepdims=True)
-    shifted = logits - ops.stop_gradient(largest)
-    return shifted, ops.log(ops.sum(ops.exp(shifted), axis=axis))
+    largest = ops.stop_gradient(largest)
+    shifted = logits - largest
+    log_sum = ops.log(ops.sum(ops.exp(shifted), axis=axis))
+    return shifted, log_sum, ops.squeeze(largest, axis=axis)
 
 
-def _take(x, labels, axis):
-    indices = ops.expand_dims(labels, axis)
-    return ops.squeeze(ops.take_along_axis(x, indices, axis=axis), axis=axis)
+def _logsumexp(x, axis):
+    # Not ops.logsumexp: on PyTorch its gradient is exp(x - result), which at
+    # 1e4 is off by 1e-4.
+    _, log_sum, largest = _shift(x, axis)
+    return largest + log_sum
 
 
 def _one_hot(labels, logits, axis):

@@ -115,7 +115,8 @@ def static_shape(x):
 
 def fits(shape, expected):
     return len(shape) == len(expected) and all(
-        a is None or b is None or a == b for a, b in zip(shape, expected)
+        a is None or b is None or a == b
+        for a, b in zip(shape, expected, strict=True)
     )
 
 

@@ -1,0 +1,47 @@
+"""One backend per process: KERAS_BACKEND, set by tests/run_backends.py."""
+
+import os
+
+BACKEND = os.environ.get("KERAS_BACKEND")
+if BACKEND not in ("tensorflow", "jax", "torch"):
+    raise RuntimeError(
+        "KERAS_BACKEND must be tensorflow, jax or torch, received "
+        f"{BACKEND!r}: run `make test`, or python tests/run_backends.py"
+    )
+# Two devices on the CPU, for the tests of distributed training.
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+# Tests of what one backend alone has lie in test_only_<backend>.py.
+collect_ignore_glob = [
+    f"*/test_only_{other}.py"
+    for other in ("tensorflow", "jax", "torch")
+    if other != BACKEND
+]
+
+import keras  # noqa: E402
+import pytest  # noqa: E402
+
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "once: does not depend on the backend, run with the first"
+    )
+
+
+def pytest_report_header():
+    return f"keras {keras.__version__} on {keras.backend.backend()}"
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    keras.utils.set_random_seed(0)

@@ -1,0 +1,51 @@
+"""What only JAX has: vmap and `keras.distribution`."""
+
+import jax
+import keras
+import numpy as np
+from autodiff import to_numpy
+from autodiff import value_and_gradient
+from test_compiled import ALPHAS
+from test_compiled import FORMS
+from test_compiled import LOGITS
+from test_compiled import RNG
+from test_compiled import make
+from test_compiled import make_model
+
+
+@FORMS
+@ALPHAS
+def test_vmap(form, alpha):
+    loss, y_true = make(form, alpha)
+    single = jax.vmap(lambda y, x: loss.call(y, x))(y_true, LOGITS)
+    np.testing.assert_allclose(
+        to_numpy(single), to_numpy(loss.call(y_true, LOGITS)), rtol=1e-5
+    )
+    per_sample = jax.vmap(jax.grad(lambda x, y: loss.call(y, x)))(
+        LOGITS, y_true
+    )
+    _, expected = value_and_gradient(lambda x: loss.call(y_true, x), LOGITS)
+    np.testing.assert_allclose(to_numpy(per_sample), expected, atol=1e-6)
+
+
+@FORMS
+def test_keras_distribution(form):
+    assert len(jax.devices()) == 2
+    loss, y_true = make(form, 1.5)
+    x = RNG.normal(size=(12, 6)).astype("float32")
+
+    def train():
+        keras.utils.set_random_seed(1)
+        model = make_model()
+        model.compile(keras.optimizers.SGD(0.1), loss)
+        return model.fit(
+            x, y_true, batch_size=12, epochs=3, shuffle=False, verbose=0
+        ).history["loss"]
+
+    single = train()
+    keras.distribution.set_distribution(keras.distribution.DataParallel())
+    try:
+        several = train()
+    finally:
+        keras.distribution.set_distribution(None)
+    np.testing.assert_allclose(several, single, rtol=1e-5)

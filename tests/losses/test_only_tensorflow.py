@@ -1,0 +1,56 @@
+"""What only TensorFlow has: unknown shapes and `tf.distribute`."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from autodiff import to_numpy
+from test_compiled import FORMS
+from test_compiled import LABELS
+from test_compiled import LOGITS
+from test_compiled import RNG
+from test_compiled import make
+from test_compiled import make_model
+
+import crl_keras
+
+
+def test_unknown_batch_size_and_label_rank():
+    loss = crl_keras.SparseCompetingRatioLoss(from_logits=True)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec(None, tf.int32),
+            tf.TensorSpec([None, 5], tf.float32),
+        ]
+    )
+    def unknown(y_true, y_pred):
+        return loss(y_true, y_pred)
+
+    expected = to_numpy(loss(LABELS, LOGITS))
+    for labels in (LABELS, LABELS[:, None]):
+        np.testing.assert_allclose(
+            to_numpy(unknown(labels, LOGITS)), expected, rtol=1e-6
+        )
+
+
+@FORMS
+def test_tf_distribute(form):
+    loss, y_true = make(form, 1.5)
+    x = RNG.normal(size=(12, 6)).astype("float32")
+
+    def train(strategy):
+        with strategy.scope():
+            keras.utils.set_random_seed(1)
+            model = make_model()
+            model.compile(keras.optimizers.SGD(0.1), loss)
+        return model.fit(
+            x, y_true, batch_size=12, epochs=3, shuffle=False, verbose=0
+        ).history["loss"]
+
+    devices = [d.name for d in tf.config.list_logical_devices("CPU")]
+    assert len(devices) == 2
+    np.testing.assert_allclose(
+        train(tf.distribute.MirroredStrategy(devices)),
+        train(tf.distribute.get_strategy()),
+        rtol=1e-5,
+    )

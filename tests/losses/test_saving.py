@@ -1,0 +1,130 @@
+"""Configs, and models saved and loaded in Keras's safe mode."""
+
+import inspect
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from autodiff import to_numpy
+
+import crl_keras
+
+# A value other than the default for every argument of the constructors.
+OTHER = {
+    "alpha": 2.0,
+    "beta": -0.5,
+    "from_logits": True,
+    "label_smoothing": 0.1,
+    "ignore_class": 255,
+    "axis": 1,
+    "reduction": "sum",
+    "name": "another",
+    "dtype": "bfloat16",
+}
+CLASSES = pytest.mark.parametrize(
+    "cls", [crl_keras.CompetingRatioLoss, crl_keras.SparseCompetingRatioLoss]
+)
+
+
+def arguments(cls):
+    parameters = dict(inspect.signature(cls.__init__).parameters)
+    del parameters["self"]
+    return parameters
+
+
+@CLASSES
+def test_every_argument_survives(cls):
+    chosen = {name: OTHER[name] for name in arguments(cls)}
+    for name, parameter in arguments(cls).items():
+        assert chosen[name] != parameter.default
+    loss = cls(**chosen)
+    assert loss.get_config() == chosen
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert type(again) is cls
+    assert again.get_config() == chosen
+    assert again.dtype == "bfloat16"
+
+
+@CLASSES
+def test_defaults_survive_and_are_those_of_the_paper(cls):
+    config = cls().get_config()
+    assert config == {n: p.default for n, p in arguments(cls).items()}
+    assert (config["alpha"], config["beta"]) == (1.5, 1.0)
+    assert cls.from_config(config).get_config() == config
+
+
+def test_a_dtype_policy_survives():
+    loss = crl_keras.CompetingRatioLoss(
+        dtype=keras.DTypePolicy("mixed_bfloat16")
+    )
+    again = crl_keras.CompetingRatioLoss.from_config(loss.get_config())
+    assert again.dtype == loss.dtype == "bfloat16"
+
+
+def losses():
+    options = dict(alpha=0.5, beta=0.25, from_logits=True)
+    return {
+        "dense": crl_keras.CompetingRatioLoss(
+            label_smoothing=0.1, dtype="float32", **options
+        ),
+        "sparse": crl_keras.SparseCompetingRatioLoss(ignore_class=2, **options),
+        "dense function": crl_keras.competing_ratio_loss,
+        "sparse function": crl_keras.sparse_competing_ratio_loss,
+    }
+
+
+@pytest.mark.parametrize("form", list(losses()))
+def test_a_saved_model_loads_in_a_fresh_process(form, tmp_path):
+    """Safe mode, no custom_objects: importing crl_keras is enough."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(8, 4)).astype("float32")
+    labels = rng.integers(0, 3, 8)
+    y_true = np.eye(3)[labels] if form.startswith("dense") else labels
+    activation = "softmax" if form.endswith("function") else None
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3, activation=activation)]
+    )
+    model.compile("sgd", losses()[form])
+    model.fit(x, y_true, verbose=0)
+    expected = model.evaluate(x, y_true, verbose=0)
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "data.npz", x=x, y=y_true, expected=expected)
+    code = (
+        "import crl_keras, keras, numpy as np\n"
+        "m = keras.models.load_model('model.keras')\n"
+        "d = np.load('data.npz')\n"
+        "got = m.evaluate(d['x'], d['y'], verbose=0)\n"
+        "np.testing.assert_allclose(got, d['expected'], rtol=1e-5)\n"
+        "print(m.loss.get_config() if hasattr(m.loss, 'get_config')"
+        " else m.loss.__name__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    loss = losses()[form]
+    name = (
+        str(loss.get_config()) if hasattr(loss, "get_config") else loss.__name__
+    )
+    assert done.stdout.strip().splitlines()[-1] == name
+
+
+def test_functions_work_in_compile():
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3, activation="softmax")]
+    )
+    model.compile("sgd", crl_keras.sparse_competing_ratio_loss)
+    x = np.random.default_rng(0).normal(size=(8, 4))
+    labels = np.arange(8) % 3
+    value = model.evaluate(x, labels, verbose=0)
+    expected = crl_keras.SparseCompetingRatioLoss()(
+        labels, model.predict(x, verbose=0)
+    )
+    np.testing.assert_allclose(value, to_numpy(expected), rtol=1e-5)
