@@ -1,0 +1,76 @@
+# Two commands, each of which sets itself up on a fresh machine (Python 3.11):
+#   make demo   trains with cross-entropy and with CRL on real digits
+#   make test   runs every test on TensorFlow, JAX and PyTorch
+# Also: make docs, make benchmark, make lint.
+
+PYTHON ?= python3
+PIP_OPTIONS := --disable-pip-version-check --constraint constraints.txt
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: demo test docs benchmark lint clean
+
+demo: .venv/demo/ready
+	KERAS_BACKEND=jax .venv/demo/bin/python examples/quickstart.py
+
+test: .venv/test/wheel .venv/oldest/wheel
+	.venv/test/bin/ruff check .
+	.venv/test/bin/ruff format --check .
+	.venv/oldest/bin/python tests/run_backends.py --backends jax losses
+	.venv/test/bin/python tests/run_backends.py
+
+docs: .venv/docs/ready
+	.venv/docs/bin/mkdocs build --strict
+
+benchmark: .venv/test/wheel
+	.venv/test/bin/python examples/benchmark_loss.py \
+	    --json docs/results/benchmark-loss-cpu.json
+
+lint: .venv/test/ready
+	.venv/test/bin/ruff check --fix .
+	.venv/test/bin/ruff format .
+
+clean:
+	rm -rf .venv build dist site *.egg-info
+
+# The demo needs one backend; JAX is the smallest to install.
+.venv/demo/ready: constraints.txt pyproject.toml
+	$(PYTHON) -m venv .venv/demo
+	.venv/demo/bin/python -m pip install $(PIP_OPTIONS) \
+	    --editable ".[jax,experiments]"
+	touch $@
+
+.venv/test/ready: constraints.txt pyproject.toml
+	$(PYTHON) -m venv .venv/test
+	.venv/test/bin/python -m pip install $(PIP_OPTIONS) \
+	    keras tensorflow-cpu jax torch \
+	    matplotlib rich scikit-learn scipy build pytest ruff setuptools twine
+	touch $@
+
+# The oldest versions that pyproject.toml admits.
+.venv/oldest/ready: pyproject.toml
+	$(PYTHON) -m venv .venv/oldest
+	.venv/oldest/bin/python -m pip install --disable-pip-version-check \
+	    keras==3.8.0 jax==0.5.3 jaxlib==0.5.3 pytest
+	touch $@
+
+.venv/docs/ready: constraints.txt pyproject.toml
+	$(PYTHON) -m venv .venv/docs
+	.venv/docs/bin/python -m pip install $(PIP_OPTIONS) \
+	    mkdocs "mkdocstrings[python]"
+	touch $@
+
+# What is tested is the wheel a user would install, not the source tree.
+SOURCES := $(shell find crl_keras -name "*.py") pyproject.toml README.md
+
+.venv/test/wheel: .venv/test/ready $(SOURCES)
+	rm -rf build dist
+	.venv/test/bin/python -m build --no-isolation --outdir dist .
+	.venv/test/bin/twine check --strict dist/*
+	.venv/test/bin/python -m pip install --disable-pip-version-check \
+	    --no-deps --force-reinstall dist/*.whl
+	touch $@
+
+.venv/oldest/wheel: .venv/oldest/ready .venv/test/wheel
+	.venv/oldest/bin/python -m pip install --disable-pip-version-check \
+	    --no-deps --force-reinstall dist/*.whl
+	touch $@
