@@ -22,8 +22,7 @@ docs: .venv/docs/ready
 	.venv/docs/bin/mkdocs build --strict
 
 benchmark: .venv/test/wheel
-	.venv/test/bin/python examples/benchmark_loss.py \
-	    --json docs/results/benchmark-loss-cpu.json
+	.venv/test/bin/python examples/benchmark_loss.py --output docs/results
 
 lint: .venv/test/ready
 	.venv/test/bin/ruff check --fix .
@@ -43,7 +42,8 @@ clean:
 	$(PYTHON) -m venv .venv/test
 	.venv/test/bin/python -m pip install $(PIP_OPTIONS) \
 	    keras tensorflow-cpu jax torch \
-	    matplotlib rich scikit-learn scipy build pytest ruff setuptools twine
+	    filelock jinja2 matplotlib rich scikit-learn scipy \
+	    build pytest ruff setuptools twine
 	touch $@
 
 # The oldest versions that pyproject.toml admits.
@@ -56,7 +56,7 @@ clean:
 .venv/docs/ready: constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv/docs
 	.venv/docs/bin/python -m pip install $(PIP_OPTIONS) \
-	    mkdocs "mkdocstrings[python]"
+	    l2m4m mkdocs "mkdocstrings[python]" ruff
 	touch $@
 
 # What is tested is the wheel a user would install, not the source tree.

@@ -1,6 +1,6 @@
 """Runs the tests once per backend, each in a process of its own.
 
-    python tests/run_backends.py [--backends jax torch] [pytest arguments]
+    python tests/run_backends.py [--backends jax,torch] [pytest arguments]
 
 Fails if a backend cannot be imported: nothing is skipped. Tests marked `once`
 do not depend on the backend and run with the first.
@@ -32,7 +32,7 @@ def run(backend, pytest_arguments):
     # From the folder of the tests: the source tree is then not on the path,
     # and the installed package is what is tested.
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-c", "../pyproject.toml", "."]
+        [sys.executable, "-m", "pytest", "-c", "../pyproject.toml"]
         + pytest_arguments,
         env=environment,
         cwd=TESTS,
@@ -49,10 +49,12 @@ def run(backend, pytest_arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backends", nargs="+", default=list(BACKENDS))
+    parser.add_argument("--backends", default=",".join(BACKENDS))
     arguments, pytest_arguments = parser.parse_known_args()
+    if not any((TESTS / name).exists() for name in pytest_arguments):
+        pytest_arguments.append(".")
     total, lines = {}, []
-    for i, backend in enumerate(arguments.backends):
+    for i, backend in enumerate(arguments.backends.split(",")):
         start = time.monotonic()
         once = ["-m", "not once"] if i else []
         code, counts = run(backend, once + pytest_arguments)

@@ -24,7 +24,8 @@ def check_number(name, value, expected):
             f"Received: {name}={value!r} of type {type(value).__name__}"
         )
     value = float(value)
-    if not math.isfinite(value):
+    # By comparison, which torch.compile can trace, unlike math.isfinite.
+    if not -math.inf < value < math.inf:
         raise ValueError(
             f"`{name}` must be {expected}. Received: {name}={value}"
         )

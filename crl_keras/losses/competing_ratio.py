@@ -47,15 +47,16 @@ def competing_ratio_loss(
         y_pred: Logits or probabilities, `(..., classes)`, or the classes along
             `axis`; at least 2 classes. 16-bit floats are computed in float32.
         alpha: Finite number >= 0, by default 1.5 as in the paper. For
-            `alpha >= 1` a one-hot label's loss is >= 0; for `alpha=0` it has
-            no lower bound.
+            `alpha >= 1` and `beta >= 0` a one-hot label's loss is >= 0; for
+            `alpha=0` it has no lower bound.
         beta: Finite number, `alpha + beta >= 0`, by default 1 as in the paper.
             Positive: confident samples weigh more than under cross-entropy;
             negative: less.
         from_logits: Whether `y_pred` holds logits. Prefer logits: from
             probabilities they are first renormalised and clipped to
             `[epsilon, 1 - epsilon]` as Keras does (`keras.config.epsilon()`,
-            1e-7), which leaves samples outside of it without a gradient.
+            1e-7), which leaves samples outside of it without a gradient,
+            except where TensorFlow finds the softmax they came from.
         label_smoothing: Number in [0, 1], by default 0: the labels become
             `y * (1 - label_smoothing) + label_smoothing / classes`.
         axis: The axis of the classes, by default the last.
@@ -71,11 +72,11 @@ def competing_ratio_loss(
 
     Example:
 
-    >>> y_true = [[1, 0, 0, 0], [0, 0, 1, 0]]
-    >>> logits = [[2.0, 0.5, -1.0, 0.3], [2.0, 0.5, -1.0, 0.3]]
-    >>> loss = competing_ratio_loss(y_true, logits, from_logits=True)
-    >>> print(keras.ops.convert_to_numpy(loss).round(4))
-    [0.9704 4.2779]
+        >>> y_true = [[1, 0, 0, 0], [0, 0, 1, 0]]
+        >>> logits = [[2.0, 0.5, -1.0, 0.3], [2.0, 0.5, -1.0, 0.3]]
+        >>> loss = competing_ratio_loss(y_true, logits, from_logits=True)
+        >>> print(keras.ops.convert_to_numpy(loss).round(4))
+        [0.9704 4.2779]
 
     Reference:
         Zhang et al., "Competing Ratio Loss for Discriminative Multi-class
@@ -164,10 +165,10 @@ def sparse_competing_ratio_loss(
 
     Example:
 
-    >>> logits = [[2.0, 0.5, -1.0, 0.3], [2.0, 0.5, -1.0, 0.3]]
-    >>> loss = sparse_competing_ratio_loss([0, 2], logits, from_logits=True)
-    >>> print(keras.ops.convert_to_numpy(loss).round(4))
-    [0.9704 4.2779]
+        >>> logits = [[2.0, 0.5, -1.0, 0.3], [2.0, 0.5, -1.0, 0.3]]
+        >>> loss = sparse_competing_ratio_loss([0, 2], logits, from_logits=True)
+        >>> print(keras.ops.convert_to_numpy(loss).round(4))
+        [0.9704 4.2779]
 
     Reference:
         Zhang et al., arXiv:1912.11642, Eq. (11).
@@ -270,11 +271,11 @@ class CompetingRatioLoss(PerSampleLoss):
 
     Example:
 
-    >>> loss = CompetingRatioLoss(alpha=1.5, beta=1, from_logits=True)
-    >>> y_true = [[1, 0, 0, 0], [0, 0, 1, 0]]
-    >>> logits = [[2.0, 0.5, -1.0, 0.3], [2.0, 0.5, -1.0, 0.3]]
-    >>> print(f"{float(loss(y_true, logits)):.4f}")
-    2.6242
+        >>> loss = CompetingRatioLoss(alpha=1.5, beta=1, from_logits=True)
+        >>> y_true = [[1, 0, 0, 0], [0, 0, 1, 0]]
+        >>> logits = [[2.0, 0.5, -1.0, 0.3], [2.0, 0.5, -1.0, 0.3]]
+        >>> print(f"{float(loss(y_true, logits)):.4f}")
+        2.6242
 
     Reference:
         Zhang et al., "Competing Ratio Loss for Discriminative Multi-class
@@ -364,10 +365,10 @@ class SparseCompetingRatioLoss(PerSampleLoss):
 
     Example:
 
-    >>> loss = SparseCompetingRatioLoss(alpha=1.5, beta=1, from_logits=True)
-    >>> logits = [[2.0, 0.5, -1.0, 0.3], [2.0, 0.5, -1.0, 0.3]]
-    >>> print(f"{float(loss([0, 2], logits)):.4f}")
-    2.6242
+        >>> loss = SparseCompetingRatioLoss(alpha=1.5, beta=1, from_logits=True)
+        >>> logits = [[2.0, 0.5, -1.0, 0.3], [2.0, 0.5, -1.0, 0.3]]
+        >>> print(f"{float(loss([0, 2], logits)):.4f}")
+        2.6242
 
     Reference:
         Zhang et al., "Competing Ratio Loss for Discriminative Multi-class
