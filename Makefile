@@ -1,5 +1,5 @@
 # Two commands, each of which sets itself up on a fresh machine (Python 3.11):
-#   make demo   trains with cross-entropy and with CRL on real digits
+#   make demo   compares cross-entropy, NLLR and CRL on real digits
 #   make test   runs every test on TensorFlow, JAX and PyTorch
 # Also: make docs, make benchmark, make lint.
 
@@ -10,7 +10,9 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .PHONY: demo test docs benchmark lint clean
 
 demo: .venv/demo/ready
-	KERAS_BACKEND=jax .venv/demo/bin/python examples/quickstart.py
+	KERAS_BACKEND=jax .venv/demo/bin/python examples/compare_losses.py \
+	    --dataset digits --network mlp --losses ce nllr crl --seeds 5 \
+	    --output runs/demo
 
 test: .venv/test/wheel .venv/oldest/wheel
 	.venv/test/bin/ruff check .
@@ -42,7 +44,8 @@ clean:
 	$(PYTHON) -m venv .venv/test
 	.venv/test/bin/python -m pip install $(PIP_OPTIONS) \
 	    keras tensorflow-cpu jax torch \
-	    filelock jinja2 matplotlib rich scikit-learn scipy \
+	    filelock importlib_resources jinja2 matplotlib pillow ray rich \
+	    scikit-learn scipy tensorflow-datasets \
 	    build pytest ruff setuptools twine
 	touch $@
 

@@ -1,0 +1,181 @@
+"""What one run is: its configuration, and the id made from it.
+
+Imports no backend: reports are made from configurations on machines that have
+none.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+
+from crl_keras.experiments.recipes import Recipe
+
+# Names a user may write, with the parameters each takes and their defaults.
+LOSSES = {
+    "ce": {},
+    "nllr": {},
+    "crl": {"alpha": 1.5, "beta": 1.0},
+}
+PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """One training: everything that its numbers depend on.
+
+    Two configurations that differ in `loss` alone are a pair: they start from
+    the same weights and see the same batches with the same augmentation.
+
+    Args:
+        dataset: Name of the data set, as `load_dataset` takes it.
+        network: Name of the network, a key of `crl_keras.networks.NETWORKS`.
+        loss: Loss with its parameters, in the form of `canonical_loss`.
+        recipe: How it is trained.
+        seed: Integer >= 0, of initial weights, batches and augmentation.
+        held_out: Fraction of the training split, in [0, 1), that is kept out
+            of training, for fitting a temperature.
+        precision: Keras dtype policy: "float32", "mixed_bfloat16" or
+            "mixed_float16".
+        backend: "tensorflow", "jax" or "torch".
+        devices: Number of devices that share each batch.
+        train_limit: Train on this many images only, or None for all.
+        test_limit: Test on this many images only, or None for all.
+
+    Example:
+
+    >>> from crl_keras.experiments.recipes import get_recipe
+    >>> config = RunConfig("digits", "mlp", "crl", get_recipe("digits"), 0)
+    >>> config.loss
+    'crl(alpha=1.5,beta=1)'
+    """
+
+    dataset: str
+    network: str
+    loss: str
+    recipe: Recipe
+    seed: int
+    held_out: float = 0.0
+    precision: str = "float32"
+    backend: str = "jax"
+    devices: int = 1
+    train_limit: int | None = None
+    test_limit: int | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "loss", canonical_loss(self.loss))
+        if self.seed < 0:
+            raise ValueError(f"`seed` must be >= 0. Received: {self.seed}")
+        if not 0 <= self.held_out < 1:
+            raise ValueError(
+                "`held_out` must be a fraction in [0, 1). "
+                f"Received: held_out={self.held_out}"
+            )
+        if self.devices < 1:
+            raise ValueError(
+                f"`devices` must be at least 1. Received: {self.devices}"
+            )
+
+    def to_dict(self):
+        """A dict of plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values):
+        """The configuration that `to_dict` wrote; unknown keys are an error."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = set(values) - known
+        if unknown:
+            raise ValueError(
+                f"Unknown fields in a run's configuration: {sorted(unknown)}. "
+                f"Expected: {sorted(known)}"
+            )
+        recipe = dict(values["recipe"])
+        for name, value in recipe.items():
+            if isinstance(value, list):  # JSON has no tuples.
+                recipe[name] = tuple(value)
+        return cls(**{**values, "recipe": Recipe(**recipe)})
+
+    @property
+    def run_id(self):
+        """12 hexadecimal digits, the same for equal configurations."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def group(self):
+        """JSON of everything but loss and seed: what may be compared."""
+        values = self.to_dict()
+        del values["loss"], values["seed"]
+        return json.dumps(values, sort_keys=True)
+
+
+def parse_loss(spec):
+    """Splits "crl(alpha=1.5,beta=-1)" into its name and its parameters.
+
+    Missing parameters take their defaults. Raises ValueError for a name or a
+    parameter that does not exist, or a value that is no number.
+
+    >>> parse_loss("crl(beta=-1)")
+    ('crl', {'alpha': 1.5, 'beta': -1.0})
+    """
+    match = re.fullmatch(r"\s*(\w+)\s*(?:\(([^()]*)\))?\s*", spec)
+    name = match.group(1).lower() if match else None
+    if name not in LOSSES:
+        raise ValueError(
+            f"A loss must be one of {', '.join(LOSSES)}, with parameters in "
+            f"parentheses as in crl(alpha=1.5,beta=1). Received: {spec!r}"
+        )
+    parameters = dict(LOSSES[name])
+    for part in filter(None, (match.group(2) or "").split(",")):
+        key, _, value = (word.strip() for word in part.partition("="))
+        if key not in parameters:
+            raise ValueError(
+                f"The loss {name} takes {', '.join(parameters) or 'nothing'}. "
+                f"Received: {spec!r}"
+            )
+        try:
+            parameters[key] = float(value)
+        except ValueError:
+            raise ValueError(
+                f"`{key}` of a loss must be a number. Received: {spec!r}"
+            ) from None
+    return name, parameters
+
+
+def canonical_loss(spec):
+    """The one way to write a loss: all parameters, in the order of LOSSES.
+
+    >>> canonical_loss("CRL( beta = 1 )")
+    'crl(alpha=1.5,beta=1)'
+    """
+    name, parameters = parse_loss(spec)
+    text = ",".join(f"{key}={value:g}" for key, value in parameters.items())
+    return f"{name}({text})" if text else name
+
+
+def loss_label(spec):
+    """How tables and figures call a loss.
+
+    >>> loss_label("crl(alpha=1.5,beta=1)"), loss_label("crl(beta=-1)")
+    ('CRL', 'CRL(1.5, -1)')
+    """
+    name, parameters = parse_loss(spec)
+    if parameters == LOSSES[name]:
+        return name.upper()
+    values = ", ".join(f"{value:g}" for value in parameters.values())
+    return f"{name.upper()}({values})"
+
+
+def make_loss(spec):
+    """The Keras loss of a configuration: integer labels, from logits."""
+    import keras
+
+    from crl_keras import SparseCompetingRatioLoss
+
+    name, parameters = parse_loss(spec)
+    if name == "ce":
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if name == "nllr":
+        parameters = {"alpha": 0.0, "beta": 1.0}
+    return SparseCompetingRatioLoss(**parameters, from_logits=True)

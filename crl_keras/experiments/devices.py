@@ -1,0 +1,121 @@
+"""Devices and the precision that suits them."""
+
+import contextlib
+import platform
+
+
+def resolve_precision(precision):
+    """Returns a dtype policy; "auto" asks the device.
+
+    "auto" is mixed_bfloat16 on a GPU that computes with it, mixed_float16 on
+    an older GPU, and float32 on a CPU.
+    """
+    if precision != "auto":
+        return precision
+    capability = gpu_capability()
+    if capability is None:
+        return "float32"
+    # NVIDIA's tensor cores have bfloat16 from compute capability 8 on.
+    return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16"
+
+
+def gpu_capability():
+    """Compute capability of the first GPU as (major, minor), None without."""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        if not torch.cuda.is_available():
+            return None
+        return torch.cuda.get_device_capability()
+    if backend == "jax":
+        import jax
+
+        device = jax.devices()[0]
+        if device.platform != "gpu":
+            return None
+        text = device.compute_capability
+    else:
+        import tensorflow as tf
+
+        devices = tf.config.list_physical_devices("GPU")
+        if not devices:
+            return None
+        details = tf.config.experimental.get_device_details(devices[0])
+        return details.get("compute_capability", (0, 0))
+    return tuple(int(part) for part in str(text).split("."))
+
+
+def device_name():
+    """What the first device calls itself."""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.get_device_name()
+    elif backend == "jax":
+        import jax
+
+        device = jax.devices()[0]
+        if device.platform != "cpu":
+            return device.device_kind
+    else:
+        import tensorflow as tf
+
+        devices = tf.config.list_physical_devices("GPU")
+        if devices:
+            details = tf.config.experimental.get_device_details(devices[0])
+            return details.get("device_name", "GPU")
+    return f"CPU ({platform.machine()})"
+
+
+@contextlib.contextmanager
+def device_scope(devices):
+    """Shares each batch over `devices` devices while a model is built and run.
+
+    `keras.distribution` on JAX, `tf.distribute` on TensorFlow. The global
+    batch is that of one device. Raises ValueError if there are not as many,
+    NotImplementedError on PyTorch.
+    """
+    import keras
+
+    if devices == 1:
+        yield
+        return
+    backend = keras.backend.backend()
+    if backend == "jax":
+        _check_count(devices, keras.distribution.list_devices())
+        names = keras.distribution.list_devices()[:devices]
+        keras.distribution.set_distribution(
+            keras.distribution.DataParallel(devices=names)
+        )
+        try:
+            yield
+        finally:
+            keras.distribution.set_distribution(None)
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        names = [d.name for d in tf.config.list_logical_devices("GPU")]
+        names = names or [d.name for d in tf.config.list_logical_devices("CPU")]
+        _check_count(devices, names)
+        with tf.distribute.MirroredStrategy(names[:devices]).scope():
+            yield
+    else:
+        raise NotImplementedError(
+            "Keras shares a batch over several devices on JAX and TensorFlow. "
+            f"Received: devices={devices} on PyTorch; set KERAS_BACKEND=jax"
+        )
+
+
+def _check_count(devices, found):
+    if devices > len(found):
+        raise ValueError(
+            f"`devices` must be at most the {len(found)} that there are. "
+            f"Received: devices={devices}"
+        )

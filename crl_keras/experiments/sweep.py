@@ -1,0 +1,272 @@
+"""Many runs on one experiment folder: here, in worker processes, or on Ray.
+
+Every process works through the same plan and leaves alone what is done or in
+another's hands, so that workers need no coordinator: the locks of the runs are
+the queue.
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+from crl_keras.experiments import datasets
+from crl_keras.experiments._optional import require
+from crl_keras.experiments.config import RunConfig
+from crl_keras.experiments.config import loss_label
+from crl_keras.experiments.records import RunFolder
+from crl_keras.experiments.records import check_output
+from crl_keras.experiments.records import read_records
+from crl_keras.experiments.records import write_json
+from crl_keras.experiments.training import Options
+
+MEGABYTE = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All runs of a comparison, and where their data and records lie.
+
+    Args:
+        configs: Tuple of `RunConfig`, in the order in which they are to run.
+        output: Folder of the records.
+        data_dir: Folder or archive of the data set, or None.
+        skip_unreadable: Leave unreadable images out instead of stopping.
+        options: `Options` of the runs.
+    """
+
+    configs: tuple
+    output: str
+    data_dir: str | None = None
+    skip_unreadable: bool = False
+    options: Options = dataclasses.field(default_factory=Options)
+
+    def to_dict(self):
+        values = dataclasses.asdict(self)
+        values["configs"] = [config.to_dict() for config in self.configs]
+        return values
+
+    @classmethod
+    def from_dict(cls, values):
+        configs = tuple(RunConfig.from_dict(c) for c in values["configs"])
+        options = dict(values["options"])
+        options["command"] = tuple(options["command"])
+        return cls(
+            **{**values, "configs": configs, "options": Options(**options)}
+        )
+
+    def pending(self):
+        """Configurations without a result, in order."""
+        return [c for c in self.configs if not RunFolder(self.output, c).done]
+
+
+def make_configs(losses, seeds, recipes, **common):
+    """Configurations of every recipe and seed with every loss.
+
+    The losses of one seed come one after the other, so that an experiment
+    that is stopped early has whole pairs.
+
+    >>> from crl_keras.experiments.recipes import get_recipe
+    >>> configs = make_configs(
+    ...     ["ce", "crl"], range(2), [get_recipe("digits")],
+    ...     dataset="digits", network="mlp",
+    ... )
+    >>> [(c.seed, c.loss) for c in configs][:3]
+    [(0, 'ce'), (0, 'crl(alpha=1.5,beta=1)'), (1, 'ce')]
+    """
+    return tuple(
+        RunConfig(loss=loss, seed=seed, recipe=recipe, **common)
+        for recipe, seed, loss in itertools.product(recipes, seeds, losses)
+    )
+
+
+def prepare_dataset(plan, config, cache=None):
+    """The data of a configuration, limited and with its part held out."""
+    cache = {} if cache is None else cache
+    key = (config.dataset, config.train_limit, config.test_limit)
+    if key not in cache:
+        data = datasets.load_dataset(
+            config.dataset,
+            data_dir=plan.data_dir,
+            skip_unreadable=plan.skip_unreadable,
+        )
+        if config.train_limit or config.test_limit:
+            data = datasets.limit(data, config.train_limit, config.test_limit)
+        cache[key] = data
+    # One split for all seeds: a seed is to vary the training, not the data.
+    return datasets.hold_out(cache[key], config.held_out, seed=0)
+
+
+def check_plan(plan):
+    """Loads the data and looks at the records, before anything is trained.
+
+    Raises OSError if the records cannot be written, ValueError if records
+    that are there were made from other data.
+    """
+    check_output(plan.output, 1)
+    cache, needed = {}, 0
+    made_of = {}
+    for record in read_records(plan.output):
+        made_of[record.config.group] = record.result["dataset"]["fingerprint"]
+    for config in plan.pending():
+        data = prepare_dataset(plan, config, cache)
+        found = made_of.get(config.group, data.fingerprint)
+        if found != data.fingerprint:
+            raise ValueError(
+                f"The records in {plan.output} were made from other data of "
+                f"the name {config.dataset} (fingerprint {found}, now "
+                f"{data.fingerprint}): use another --output"
+            )
+        held_out = 0 if data.held_out is None else len(data.held_out.labels)
+        tested = len(data.test.labels) + held_out
+        needed += 8 * tested * data.classes / MEGABYTE
+        needed += 0.1
+    # The state of the runs in hand, twice while it is replaced: generous.
+    check_output(plan.output, needed + 200)
+    return cache
+
+
+def run_sweep(plan, on_run=None, on_epoch=None, cache=None):
+    """Runs, in this process, all of a plan that is not done elsewhere.
+
+    Args:
+        plan: `Plan`.
+        on_run: Function called with (config, result) after every run made
+            here, and (config, None) before it.
+        on_epoch: Function called with the row of every epoch.
+        cache: What `check_plan` returned.
+    """
+    from crl_keras.experiments.training import run_one
+
+    cache = {} if cache is None else cache
+    while pending := plan.pending():
+        worked = False
+        for config in pending:
+            folder = RunFolder(plan.output, config)
+            with folder.locked() as free:
+                # Another process may have finished it since.
+                if not free or folder.done:
+                    continue
+                if on_run:
+                    on_run(config, None)
+                data = prepare_dataset(plan, config, cache)
+                result = run_one(config, data, folder, plan.options, on_epoch)
+                worked = True
+                if on_run:
+                    on_run(config, result)
+        if not worked:
+            # All that is left is in other hands: wait, as one may be killed.
+            time.sleep(1)
+
+
+def run_workers(plan, workers, on_wait=None):
+    """Runs a plan in `workers` processes on this machine.
+
+    `on_wait` is called every half second. Raises RuntimeError if a worker
+    fails; the others finish their runs first.
+    """
+    path = pathlib.Path(plan.output) / "plan.json"
+    write_json(path, plan.to_dict())
+    command = [sys.executable, "-m", "crl_keras.experiments.sweep", str(path)]
+    # Each takes its share of the processor, or they get in each other's way.
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    environment = dict(os.environ, OMP_NUM_THREADS=threads)
+    logs = [
+        open(pathlib.Path(plan.output) / f"worker-{i}.log", "ab")
+        for i in range(workers)
+    ]
+    processes = [
+        subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        for log in logs
+    ]
+    try:
+        while any(process.poll() is None for process in processes):
+            time.sleep(0.5)
+            if on_wait:
+                on_wait()
+    except BaseException:
+        for process in processes:
+            process.terminate()
+        raise
+    finally:
+        for log in logs:
+            log.close()
+    for process, log in zip(processes, logs, strict=True):
+        if process.returncode:
+            raise RuntimeError(
+                f"A worker stopped with exit code {process.returncode}: see "
+                f"{log.name}. What is finished is kept; the same command goes "
+                "on from there"
+            )
+
+
+def run_ray(plan, address, on_wait=None):
+    """Runs a plan on a Ray cluster, one task a run.
+
+    Args:
+        plan: `Plan`; its output must be a folder that all nodes share.
+        address: Address of the cluster, "auto" for the one of this machine,
+            or "local" to start one here.
+        on_wait: Function called every half second.
+    """
+    ray = require("ray", "ray")
+    ray.init(
+        address=address,
+        runtime_env={"env_vars": {"KERAS_BACKEND": plan.configs[0].backend}},
+    )
+    try:
+        run = ray.remote(num_cpus=1, max_retries=2)(_run_planned)
+        values = dict(
+            plan.to_dict(), output=str(pathlib.Path(plan.output).resolve())
+        )
+        waiting = [
+            run.remote(dict(values, configs=[config.to_dict()]))
+            for config in plan.pending()
+        ]
+        while waiting:
+            done, waiting = ray.wait(waiting, timeout=0.5)
+            for task in done:
+                ray.get(task)  # Raises what the task raised.
+            if on_wait:
+                on_wait()
+    finally:
+        ray.shutdown()
+
+
+def _run_planned(values):
+    run_sweep(Plan.from_dict(values))
+
+
+def run_line(config, result, done, total):
+    """One line on a run that has ended, for logs and plain terminals."""
+    name = f"{loss_label(config.loss)} seed {config.seed}"
+    rate = f"learning rate {config.recipe.learning_rate:g}"
+    if result["status"] == "diverged":
+        how = f"diverged: {result['failure']['message']}"
+    else:
+        how = (
+            f"test error {result['last']['error']:.2%} after "
+            f"{result['epochs']} epochs, {result['wall_seconds']:.1f} s"
+        )
+    return f"[{done}/{total}] {name}, {rate}: {how}"
+
+
+def main():
+    """A worker: works through the plan whose path is the argument."""
+    plan = Plan.from_dict(json.loads(pathlib.Path(sys.argv[1]).read_text()))
+    total = len(plan.configs)
+
+    def on_run(config, result):
+        if result is not None:
+            done = total - len(plan.pending())
+            print(run_line(config, result, done, total), flush=True)
+
+    run_sweep(plan, on_run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Configurations: their ids, their JSON, and the losses they name."""
+
+import dataclasses
+import json
+
+import pytest
+
+from crl_keras.experiments.config import RunConfig
+from crl_keras.experiments.config import canonical_loss
+from crl_keras.experiments.config import loss_label
+from crl_keras.experiments.config import make_loss
+from crl_keras.experiments.config import parse_loss
+from crl_keras.experiments.recipes import get_recipe
+
+
+def make_config(**changes):
+    values = dict(
+        dataset="digits",
+        network="mlp",
+        loss="crl",
+        recipe=get_recipe("digits"),
+        seed=0,
+    )
+    return RunConfig(**{**values, **changes})
+
+
+@pytest.mark.once
+def test_json_gives_back_an_equal_configuration():
+    for recipe in ("digits", "paper", "released", "zhu2018"):
+        config = make_config(recipe=get_recipe(recipe), held_out=0.1)
+        again = RunConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+        assert again == config
+        assert again.run_id == config.run_id
+
+
+@pytest.mark.once
+def test_every_field_changes_the_id_and_all_but_two_the_group():
+    config = make_config()
+    changes = dict(
+        dataset="mnist",
+        network="logistic",
+        loss="ce",
+        recipe=get_recipe("digits", learning_rate=0.123),
+        seed=1,
+        held_out=0.2,
+        precision="mixed_bfloat16",
+        backend="torch",
+        devices=2,
+        train_limit=10,
+        test_limit=10,
+    )
+    assert set(changes) == {f.name for f in dataclasses.fields(RunConfig)}
+    for name, value in changes.items():
+        other = dataclasses.replace(config, **{name: value})
+        assert other.run_id != config.run_id, name
+        assert (other.group == config.group) == (name in ("loss", "seed"))
+
+
+@pytest.mark.once
+def test_an_unknown_field_is_an_error():
+    values = make_config().to_dict()
+    with pytest.raises(ValueError, match="Unknown fields.*'sead'"):
+        RunConfig.from_dict({**values, "sead": 1})
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(seed=-1), "`seed`"),
+        (dict(held_out=1.0), "`held_out`"),
+        (dict(devices=0), "`devices`"),
+        (dict(loss="hinge"), "must be one of ce, nllr, crl.*'hinge'"),
+        (dict(loss="crl(gamma=1)"), "takes alpha, beta.*gamma"),
+        (dict(loss="ce(alpha=1)"), "takes nothing"),
+        (dict(loss="crl(alpha=x)"), "`alpha` of a loss must be a number"),
+        (dict(loss="crl(alpha=1"), "with parameters in parentheses"),
+    ],
+)
+def test_errors(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_config(**changes)
+
+
+@pytest.mark.once
+def test_one_loss_has_one_name():
+    specs = ["crl", "CRL", "crl()", "crl(beta=1)", " crl( beta=1.0, alpha=1.5)"]
+    assert {canonical_loss(s) for s in specs} == {"crl(alpha=1.5,beta=1)"}
+    assert canonical_loss(canonical_loss("crl(beta=-1)")) == (
+        "crl(alpha=1.5,beta=-1)"
+    )
+    assert len({make_config(loss=s).run_id for s in specs}) == 1
+    assert [loss_label(s) for s in ("ce", "nllr", "crl", "crl(alpha=2)")] == [
+        "CE",
+        "NLLR",
+        "CRL",
+        "CRL(2, 1)",
+    ]
+
+
+def test_the_losses_are_what_they_are_called():
+    import numpy as np
+    from autodiff import to_numpy
+
+    logits = np.array([[2.0, 0.5, -1.0, 0.3]], "float32")
+    for spec, expected in [
+        ("ce", 0.3754187038),
+        ("nllr", -0.7861383956),
+        ("crl", 0.9704007705),
+        ("crl(alpha=2,beta=0.25)", 0.5850548801),
+    ]:
+        loss = make_loss(spec)
+        np.testing.assert_allclose(
+            to_numpy(loss(np.array([0]), logits)), expected, rtol=1e-5
+        )
+        parse_loss(spec)

@@ -1,0 +1,120 @@
+"""The examples as a user runs them: as commands, from their folder."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from crl_keras.experiments.records import read_records
+
+EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+SMALL = (
+    "--dataset digits --network mlp --losses ce crl --epochs 2 "
+    "--train-limit 200 --test-limit 100 --held-out 0.2"
+).split()
+
+
+def run(name, *arguments, cwd, check=True):
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *arguments],
+        cwd=cwd,
+        env=dict(os.environ, COLUMNS="100"),
+        capture_output=True,
+        text=True,
+    )
+    if check:
+        assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def logits(folder):
+    return {
+        (r.config.loss, r.config.seed): r.logits()["test"]
+        for r in read_records(folder)
+    }
+
+
+def test_quickstart(tmp_path):
+    out = run("quickstart.py", cwd=tmp_path).stdout
+    assert "cross-entropy  accuracy 9" in out
+    assert "CRL            accuracy 9" in out
+    path = tmp_path / "runs" / "quickstart" / "crl.keras"
+    assert str(path) in out and path.exists()
+
+
+def test_compare_losses_and_again(tmp_path):
+    command = [*SMALL, "--seeds", "2", "--output", "out"]
+    first = run("compare_losses.py", *command, cwd=tmp_path).stdout
+    assert "[4/4]" in first and "CRL" in first
+    report = tmp_path / "out" / "report"
+    for name in ("report.html", "table.md", "table.csv", "table.tex"):
+        assert (report / name).stat().st_size > 100
+    before = logits(tmp_path / "out")
+    assert len(before) == 4
+    stamps = {
+        p: p.stat().st_mtime_ns for p in tmp_path.glob("out/*/result.json")
+    }
+    again = run("compare_losses.py", *command, cwd=tmp_path).stdout
+    assert "4 of 4 runs are done already" in again
+    assert stamps == {p: p.stat().st_mtime_ns for p in stamps}
+
+    html = (report / "report.html").read_bytes()
+    run("make_report.py", "out", cwd=tmp_path)
+    assert (report / "report.html").read_bytes() == html
+
+
+@pytest.mark.once
+def test_ray_makes_the_same_records(tmp_path):
+    """On a cluster of one machine, started by the command."""
+    run(
+        "compare_losses.py",
+        *SMALL,
+        "--seeds",
+        "1",
+        "--output",
+        "alone",
+        cwd=tmp_path,
+    )
+    run(
+        "compare_losses.py",
+        *SMALL,
+        "--seeds",
+        "1",
+        "--output",
+        "ray",
+        "--ray",
+        "local",
+        cwd=tmp_path,
+    )
+    alone, found = logits(tmp_path / "alone"), logits(tmp_path / "ray")
+    assert set(found) == set(alone) and len(alone) == 2
+    for key, value in found.items():
+        # Tasks have one thread each, which may round otherwise.
+        np.testing.assert_allclose(value, alone[key], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--losses", "hinge"], "must be one of ce, nllr, crl"),
+        (["--network", "vgg99"], "Unknown network"),
+        (["--recipe", "none"], "Unknown recipe"),
+        (["--dataset", "folder:nowhere"], "nowhere"),
+        (["--learning-rates", "-1"], "`learning_rate` must be > 0"),
+    ],
+)
+def test_bad_input_is_said_before_training(tmp_path, arguments, message):
+    done = run("compare_losses.py", *arguments, cwd=tmp_path, check=False)
+    assert done.returncode != 0
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("runs/*/*/result.json"))
+
+
+@pytest.mark.once
+def test_a_report_on_nothing_says_so(tmp_path):
+    done = run("make_report.py", "nowhere", cwd=tmp_path, check=False)
+    assert done.returncode != 0 and "no folder of runs" in done.stderr
