@@ -1,18 +1,22 @@
 # Two commands, each of which sets itself up on a fresh machine (Python 3.11):
-#   make demo   compares cross-entropy, NLLR and CRL on real digits
+#   make demo   trains with cross-entropy and with CRL on real digits
 #   make test   runs every test on TensorFlow, JAX and PyTorch
-# Also: make docs, make benchmark, make lint.
+# Also: make compare (cross-entropy, NLLR and CRL over five seeds, with a
+# report), make docs, make benchmark, make lint.
 
 PYTHON ?= python3
 PIP_OPTIONS := --disable-pip-version-check --constraint constraints.txt
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test docs benchmark lint clean
+.PHONY: demo test compare docs benchmark lint clean
 
 demo: .venv/demo/ready
+	KERAS_BACKEND=jax .venv/demo/bin/python examples/quickstart.py
+
+compare: .venv/demo/ready
 	KERAS_BACKEND=jax .venv/demo/bin/python examples/compare_losses.py \
 	    --dataset digits --network mlp --losses ce nllr crl --seeds 5 \
-	    --output runs/demo
+	    --output runs/compare
 
 test: .venv/test/wheel .venv/oldest/wheel
 	.venv/test/bin/ruff check .

@@ -1,6 +1,7 @@
 """Class probabilities from models trained with the Competing Ratio Loss."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -11,8 +12,13 @@ from crl_keras.losses._validation import class_axis
 
 
 def posterior_from_crl(
-    y_pred, alpha=1.5, beta=1.0, *, from_logits=False, axis=-1
-):
+    y_pred: Any,
+    alpha: float = 1.5,
+    beta: float = 1.0,
+    *,
+    from_logits: bool = False,
+    axis: int = -1,
+) -> Any:
     r"""Recovers the class posterior from the softmax of a CRL-trained model.
 
     CRL is not a proper scoring rule. Where labels are drawn from a posterior

@@ -521,7 +521,7 @@ class _drawing:
         figure = require("matplotlib.figure", "experiments")
         self.title = title
         self.settings = matplotlib.rc_context(
-            # What is not drawn by chance is named by its content.
+            # Names of parts come from their content then, and not by chance.
             {**SETTINGS, "svg.hashsalt": title}
         )
         self.make = lambda: figure.Figure((width, height), layout="constrained")
@@ -542,9 +542,10 @@ class _drawing:
 
 def _svg(figure, title):
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.savefig(buffer, format="svg")
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
+    # With a date: the same records would not give the same bytes.
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # The size is the page's to choose; the shape stays in viewBox.
     svg = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", svg)

@@ -521,13 +521,17 @@ def _error_notes(group):
     baseline = loss_label(group.baseline)
     tested = group.comparisons[0].family_size
     pairs = sorted({c.test.n for c in group.comparisons})
-    size = f"over {counted(tested, 'test')}" if tested else "not made"
+    made = (
+        "with a paired t-test, two-sided. Holm's correction is over "
+        f"{counted(tested, 'test')}, all of this table. The intervals are not "
+        "corrected."
+        if tested
+        else "of too few seeds for a test."
+    )
     yield (
         f"Difference: loss minus {baseline}, a negative one is in favour of "
         f"the loss; paired by seed ({listed([str(n) for n in pairs])} "
-        f"{'pair' if pairs == [1] else 'pairs'}), "
-        f"with a paired t-test, two-sided. Holm's correction is {size}, "
-        "those of this table. The intervals are not corrected."
+        f"{'pair' if pairs == [1] else 'pairs'}), {made}"
     )
     yield (
         "Effect: mean difference over the standard deviation of the "

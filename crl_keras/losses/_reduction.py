@@ -5,6 +5,8 @@ at them, which turns class 999 into 1000 under bfloat16. `PerSampleLoss` keeps
 the labels as they are and leaves masks, weights and reduction to Keras.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -31,7 +33,9 @@ class PerSampleLoss(keras.losses.Loss):
         self._each = Reduction(reduction=None, dtype=dtype)
         self._config_dtype = None if dtype is None else self.dtype
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: Any, y_pred: Any, sample_weight: Any = None
+    ) -> Any:
         with keras.name_scope(self.name):
             predictions = ops.convert_to_tensor(y_pred, dtype=self.dtype)
             losses = self.call(y_true, predictions)

@@ -1,6 +1,7 @@
 """The Competing Ratio Loss, for one-hot, soft and integer labels."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -16,15 +17,15 @@ SMALL_ALPHA = 0.1
 
 @keras.saving.register_keras_serializable(package="crl_keras")
 def competing_ratio_loss(
-    y_true,
-    y_pred,
+    y_true: Any,
+    y_pred: Any,
     *,
-    alpha=1.5,
-    beta=1.0,
-    from_logits=False,
-    label_smoothing=0.0,
-    axis=-1,
-):
+    alpha: float = 1.5,
+    beta: float = 1.0,
+    from_logits: bool = False,
+    label_smoothing: float = 0.0,
+    axis: int = -1,
+) -> Any:
     """Computes the Competing Ratio Loss of each sample, one-hot or soft labels.
 
     With the probabilities `p = softmax(logits)`:
@@ -118,15 +119,15 @@ def competing_ratio_loss(
 
 @keras.saving.register_keras_serializable(package="crl_keras")
 def sparse_competing_ratio_loss(
-    y_true,
-    y_pred,
+    y_true: Any,
+    y_pred: Any,
     *,
-    alpha=1.5,
-    beta=1.0,
-    from_logits=False,
-    ignore_class=None,
-    axis=-1,
-):
+    alpha: float = 1.5,
+    beta: float = 1.0,
+    from_logits: bool = False,
+    ignore_class: int | None = None,
+    axis: int = -1,
+) -> Any:
     """Computes the Competing Ratio Loss of each sample, integer labels.
 
     With the probability `p_c` of the correct class `c`,
@@ -284,15 +285,15 @@ class CompetingRatioLoss(PerSampleLoss):
 
     def __init__(
         self,
-        alpha=1.5,
-        beta=1.0,
-        from_logits=False,
-        label_smoothing=0.0,
-        axis=-1,
-        reduction="sum_over_batch_size",
-        name="competing_ratio_loss",
-        dtype=None,
-    ):
+        alpha: float = 1.5,
+        beta: float = 1.0,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "competing_ratio_loss",
+        dtype: Any = None,
+    ) -> None:
         super().__init__(reduction=reduction, name=name, dtype=dtype)
         self.alpha, self.beta = _validation.check_alpha_beta(alpha, beta)
         self.from_logits = from_logits
@@ -301,7 +302,7 @@ class CompetingRatioLoss(PerSampleLoss):
         )
         self.axis = _validation.check_axis(axis)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Any, y_pred: Any) -> Any:
         return competing_ratio_loss(
             y_true,
             y_pred,
@@ -312,7 +313,7 @@ class CompetingRatioLoss(PerSampleLoss):
             axis=self.axis,
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "alpha": self.alpha,
@@ -377,22 +378,22 @@ class SparseCompetingRatioLoss(PerSampleLoss):
 
     def __init__(
         self,
-        alpha=1.5,
-        beta=1.0,
-        from_logits=False,
-        ignore_class=None,
-        axis=-1,
-        reduction="sum_over_batch_size",
-        name="sparse_competing_ratio_loss",
-        dtype=None,
-    ):
+        alpha: float = 1.5,
+        beta: float = 1.0,
+        from_logits: bool = False,
+        ignore_class: int | None = None,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "sparse_competing_ratio_loss",
+        dtype: Any = None,
+    ) -> None:
         super().__init__(reduction=reduction, name=name, dtype=dtype)
         self.alpha, self.beta = _validation.check_alpha_beta(alpha, beta)
         self.from_logits = from_logits
         self.ignore_class = _validation.check_ignore_class(ignore_class)
         self.axis = _validation.check_axis(axis)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Any, y_pred: Any) -> Any:
         return sparse_competing_ratio_loss(
             y_true,
             y_pred,
@@ -410,7 +411,7 @@ class SparseCompetingRatioLoss(PerSampleLoss):
         labels = _validation.integer_labels(y_true, y_pred, axis)
         return ops.not_equal(labels, self.ignore_class)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "alpha": self.alpha,

@@ -307,6 +307,12 @@ def test_names_are_text_and_never_markup(tmp_path):
     assert not re.search(r"(?<!\\)[<$&]", "\n".join(lines))
 
 
+def test_dollars_in_names_are_no_formula(tmp_path):
+    write_run(tmp_path, "ce", 0, 10, names=[f"$\\zz{k}$" for k in range(10)])
+    text = read(write_report(tmp_path, show=False), "report.html")
+    assert text.count("$\\zz3$") >= 2  # On both axes of the matrix.
+
+
 def test_more_than_20_classes_give_a_table_of_pairs(tmp_path):
     write_run(tmp_path, "ce", 0, 10, classes=25)
     write_run(tmp_path, "ce", 1, 30, classes=25)
@@ -414,6 +420,8 @@ def test_no_number_is_cut_on_the_terminal(three_losses, tmp_path, width):
     assert str(tmp_path / "report.html") in text
     assert max(map(len, text.splitlines()[:40])) <= width
     assert ("d_z" in text) == (width == 120)
+    # NLLR's difference is shown, CRL's is not.
+    assert len(re.findall(r"\d\*", text)) == 1
 
 
 def test_smoothing_is_a_centred_mean():
