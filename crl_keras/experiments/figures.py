@@ -15,6 +15,7 @@ import numpy as np
 
 from crl_keras.experiments import scores
 from crl_keras.experiments._optional import require
+from crl_keras.experiments.comparison import listed
 from crl_keras.experiments.comparison import points
 from crl_keras.experiments.config import loss_label
 from crl_keras.experiments.tables import Cell
@@ -195,6 +196,11 @@ def seed_strip(group, styles):
     results = [result for result in group.losses if result.records]
     if not results:
         return None
+    far = far_losses({r.loss: r.errors.values() for r in results})
+    apart = {
+        r.label: f"{points(r.last.mean)}%" for r in results if r.loss in far
+    }
+    results = [r for r in results if r.loss not in far]
     title = "Every run, joined by seed"
     with _drawing(WIDTH, 3.1, title) as drawn:
         axes = drawn.axes
@@ -206,27 +212,7 @@ def seed_strip(group, styles):
             ]
             axes.plot(*zip(*found, strict=True), color="#b5b5b5", lw=0.8)
         for x, result in enumerate(results):
-            style = styles[result.loss]
-            errors = 100 * np.array(list(result.errors.values()))
-            axes.plot(
-                np.full(len(errors), x),
-                errors,
-                style.marker,
-                color=style.color,
-                ms=5,
-                mec="white",
-                mew=0.6,
-            )
-            mean = errors.mean()
-            axes.plot([x + 0.12, x + 0.3], [mean] * 2, color=style.color, lw=2)
-            axes.text(
-                x + 0.33,
-                mean,
-                f"{mean:.2f}",
-                va="center",
-                size=8.5,
-                bbox=PAPER,
-            )
+            _draw_runs(axes, x, result, styles[result.loss])
         axes.set_xlim(-0.3, len(results) - 0.25)
         axes.margins(y=0.1)
         axes.set_xticks(range(len(results)), [_two_lines(r) for r in results])
@@ -237,7 +223,7 @@ def seed_strip(group, styles):
         "A point is a run, a grey line joins the runs of one seed: same "
         "initial weights, same batches. Bar and number: mean over the seeds."
     )
-    return Figure(title, drawn.svg, caption)
+    return Figure(title, drawn.svg, caption + _not_drawn(apart))
 
 
 def differences(group, styles):
@@ -245,39 +231,20 @@ def differences(group, styles):
     compared = [c for c in group.comparisons if c.differences]
     if not compared:
         return None
+    far = far_losses({"": [0.0], **{c.loss: c.differences for c in compared}})
+    apart = {
+        c.label: f"{points(c.test.mean_difference, sign=True)} points"
+        for c in compared
+        if c.loss in far
+    }
+    compared = [c for c in compared if c.loss not in far]
     baseline = loss_label(group.baseline)
     title = f"Difference to {baseline}"
     with _drawing(WIDTH, 1.1 + 0.55 * len(compared), title) as drawn:
         axes = drawn.axes
         axes.axvline(0, color=INK, lw=1)
         for y, c in enumerate(compared):
-            style = styles[c.loss]
-            values = 100 * np.array(c.differences)
-            axes.plot(
-                values,
-                np.full(len(values), y + 0.2),
-                style.marker,
-                color=style.color,
-                ms=4,
-                alpha=0.55,
-                mec="none",
-            )
-            if c.test.ci:
-                low, high = 100 * np.array(c.test.ci)
-                axes.plot([low, high], [y, y], color=style.color, lw=2.2)
-            mean = 100 * c.test.mean_difference
-            axes.plot(
-                mean, y, style.marker, color=style.color, ms=8, mec="white"
-            )
-            axes.annotate(
-                points(c.test.mean_difference, sign=True),
-                (mean, y),
-                (0, 7),
-                textcoords="offset points",
-                ha="center",
-                size=8.5,
-                bbox=PAPER,
-            )
+            _draw_difference(axes, y, c, styles[c.loss])
         axes.set_ylim(len(compared) - 0.5, -0.5)
         axes.margins(x=0.08)
         axes.set_yticks(range(len(compared)), [_two_lines(c) for c in compared])
@@ -294,7 +261,7 @@ def differences(group, styles):
         "(Student's t, not corrected for several losses); where it crosses 0 "
         "no difference is shown. Small points: the seeds."
     )
-    return Figure(title, drawn.svg, caption)
+    return Figure(title, drawn.svg, caption + _not_drawn(apart))
 
 
 def reliability(group, method, styles):
@@ -402,24 +369,23 @@ def rate_figure(family, styles):
     """Error against learning rate, or None for fewer than two rates."""
     if len(family.groups) < 2 or not family.best_rates:
         return None
+    found = {loss: _by_rate(family, loss) for loss in family.best_rates}
+    far = far_losses({loss: mean for loss, (_, mean, _) in found.items()})
+    apart = {
+        loss_label(loss): f"{points(min(found[loss][1]))}% at best"
+        for loss in far
+    }
+    found = {loss: x for loss, x in found.items() if loss not in far}
     title = "Error by learning rate"
     with _drawing(WIDTH, 3.1, title) as drawn:
-        axes, ends, means = drawn.axes, [], []
-        for loss in family.best_rates:
+        axes, ends = drawn.axes, []
+        for i, (loss, (rates, mean, std)) in enumerate(found.items()):
             style = styles[loss]
-            found = [
-                (group.rate, 100 * result.last.mean, 100 * result.last.std)
-                if result.last.std is not None
-                else (group.rate, 100 * result.last.mean, 0.0)
-                for group in family.groups
-                for result in group.losses
-                if result.loss == loss and result.last.n
-            ]
-            rates, mean, std = map(np.array, zip(*found, strict=True))
             axes.errorbar(
-                rates,
-                mean,
-                std,
+                # Side by side, or their bars would hide one another.
+                rates * 1.04 ** (i - (len(found) - 1) / 2),
+                100 * mean,
+                100 * std,
                 color=style.color,
                 ls=style.dash,
                 marker=style.marker,
@@ -430,21 +396,20 @@ def rate_figure(family, styles):
                 mec="white",
                 mew=0.5,
             )
-            ends.append((mean[-1], loss_label(loss), style.color))
-            means.append(mean[None] / 100)
+            ends.append((100 * mean[-1], loss_label(loss), style.color))
         rates = [group.rate for group in family.groups]
         axes.set_xscale("log")
         axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
         axes.minorticks_off()
         axes.set_xlabel("learning rate")
         axes.set_ylabel("test error, last epoch [%]")
-        _set_error_scale(axes, means)
+        _set_error_scale(axes, [mean for _, mean, _ in found.values()])
         _label_ends(axes, ends)
     caption = (
         "Mean over the seeds, with its standard deviation. A loss that acts "
         "as a larger step only shows as a curve shifted sideways."
     )
-    return Figure(title, drawn.svg, caption)
+    return Figure(title, drawn.svg, caption + _not_drawn(apart))
 
 
 def disagreements(group):
@@ -482,6 +447,32 @@ def disagreements(group):
         for i, index in enumerate(chosen)
     ]
     return seed, examples
+
+
+def far_losses(values, factor=6):
+    """Losses so far from the baseline that they would hide the others.
+
+    Args:
+        values: dict from losses to their numbers, the baseline first.
+        factor: how many times wider they make the axis.
+
+    Returns:
+        A set of keys of `values`; at least the two nearest are not in it.
+    """
+    ends = [(min(found), max(found)) for found in values.values()]
+    low, high = ends[0]
+    distance = [max(low - a, b - high) for a, b in ends]
+    order = np.argsort(distance, kind="stable")
+    order = [0, *(int(i) for i in order if i != 0)]
+    spans = [
+        max(ends[i][1] for i in order[:k]) - min(ends[i][0] for i in order[:k])
+        for k in range(1, len(order) + 1)
+    ]
+    keys = list(values)
+    for k in range(2, len(order)):
+        if spans[k] > factor * spans[k - 1] > 0:
+            return {keys[i] for i in order[k:]}
+    return set()
 
 
 def smoothing_window(epochs):
@@ -559,6 +550,70 @@ def _test_errors(records):
     rows = [[1 - row["test_accuracy"] for row in r.history] for r in records]
     shortest = min(map(len, rows))
     return np.array([row[:shortest] for row in rows])
+
+
+def _draw_runs(axes, x, result, style):
+    """The runs of a loss at `x`, and their mean beside them."""
+    errors = 100 * np.array(list(result.errors.values()))
+    axes.plot(
+        np.full(len(errors), x),
+        errors,
+        style.marker,
+        color=style.color,
+        ms=5,
+        mec="white",
+        mew=0.6,
+    )
+    mean = errors.mean()
+    axes.plot([x + 0.12, x + 0.3], [mean] * 2, color=style.color, lw=2)
+    axes.text(x + 0.33, mean, f"{mean:.2f}", va="center", size=8.5, bbox=PAPER)
+
+
+def _draw_difference(axes, y, c, style):
+    """Mean, interval and seeds of a `PairedComparison` at the height `y`."""
+    values = 100 * np.array(c.differences)
+    axes.plot(
+        values,
+        np.full(len(values), y + 0.2),
+        style.marker,
+        color=style.color,
+        ms=4,
+        alpha=0.55,
+        mec="none",
+    )
+    if c.test.ci:
+        low, high = 100 * np.array(c.test.ci)
+        axes.plot([low, high], [y, y], color=style.color, lw=2.2)
+    mean = 100 * c.test.mean_difference
+    axes.plot(mean, y, style.marker, color=style.color, ms=8, mec="white")
+    axes.annotate(
+        points(c.test.mean_difference, sign=True),
+        (mean, y),
+        (0, 7),
+        textcoords="offset points",
+        ha="center",
+        size=8.5,
+        bbox=PAPER,
+    )
+
+
+def _by_rate(family, loss):
+    """Learning rates, mean errors and standard deviations of a loss."""
+    found = [
+        (group.rate, result.last.mean, result.last.std or 0.0)
+        for group in family.groups
+        for result in group.losses
+        if result.loss == loss and result.last.n
+    ]
+    return tuple(np.array(column) for column in zip(*found, strict=True))
+
+
+def _not_drawn(apart):
+    """What a caption says of the losses that `far_losses` left out."""
+    if not apart:
+        return ""
+    names = listed([f"{label} at {where}" for label, where in apart.items()])
+    return f" Not drawn, as the rest could not be told apart: {names}."
 
 
 def _set_error_scale(axes, errors):

@@ -22,7 +22,6 @@ from crl_keras.experiments.config import loss_label
 NONE = "\N{EM DASH}"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 MINUS = "\N{MINUS SIGN}"
-WIDE = 100  # Characters a line, enough for all columns.
 LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -58,7 +57,7 @@ class Column:
         names: of the numbers of its cells, as CSV columns.
         numeric: aligned to the right.
         short: the title where there is no room, as on a terminal.
-        optional: left out where there is no room.
+        optional: left out where there is no room, the widest such first.
     """
 
     title: str
@@ -153,7 +152,10 @@ def error_table(group):
             optional=True,
         ),
         Column(
-            "Seeds for 80% power", ("seeds_for_80_power",), short="seeds\n80%"
+            "Seeds for 80% power",
+            ("seeds_for_80_power",),
+            short="seeds\n80%",
+            optional=True,
         ),
         Column("", ("seeds_low", "seeds_high", "p_wilcoxon")),
         Column("", ("g", "g_low", "g_high", "p_mcnemar_median")),
@@ -202,7 +204,7 @@ def calibration_table(group):
     """NLL, Brier and ECE of a `Group`'s losses, method by method, or None."""
     columns = (
         Column("Loss", ("loss",), numeric=False),
-        Column("Probabilities", ("method",), numeric=False),
+        Column("Probabilities", ("method",), numeric=False, short="kind"),
         Column("n", ("n",)),
         Column("NLL [nats]", ("nll_mean", "nll_std")),
         Column("Brier", ("brier_mean", "brier_std")),
@@ -299,7 +301,9 @@ def to_rich(table, width=80):
     # Text and not markup: a name in brackets is no style.
     text = require("rich.text", "experiments").Text
     columns, rows = table.shown
-    keep = [i for i, c in enumerate(columns) if width >= WIDE or not c.optional]
+    cells = [[_terminal_text(cell) for cell in row] for row in rows]
+    heads = [column.short or column.title for column in columns]
+    keep = _fitting(columns, [heads, *cells], width)
     made = rich_table.Table(
         title=text(table.title),
         title_justify="left",
@@ -308,15 +312,13 @@ def to_rich(table, width=80):
         padding=(0, 1, 0, 0),
     )
     for i in keep:
-        interval = any("[" in row[i].text for row in rows)
         made.add_column(
-            text(columns[i].short or columns[i].title),
+            text(heads[i]),
             justify="right" if columns[i].numeric else "left",
             overflow="fold",  # Not cut: a cut number is a wrong one.
-            min_width=len("[-0.00, +0.00]") if interval else None,
         )
-    for row in rows:
-        made.add_row(*(text(_terminal_text(row[i])) for i in keep))
+    for row in cells:
+        made.add_row(*(text(row[i]) for i in keep))
     return made
 
 
@@ -565,6 +567,21 @@ def _calibration_notes(group, rows):
             "No temperature scaling: no part of the training split was held "
             "out to fit one on (--held-out)."
         )
+
+
+def _fitting(columns, lines, width):
+    """Columns that fit side by side, the optional ones left out first."""
+    keep = list(range(len(columns)))
+    widths = [
+        max(len(part) for line in lines for part in line[i].split("\n"))
+        for i in keep
+    ]
+    optional = [i for i in keep if columns[i].optional]
+    # Two characters between columns and at both ends.
+    optional.sort(key=lambda i: widths[i])
+    while optional and sum(widths[i] + 2 for i in keep) > width:
+        keep.remove(optional.pop())
+    return keep
 
 
 def _terminal_text(cell):

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import types
 import zipfile
 
 import keras
@@ -839,6 +840,17 @@ def test_modes(mode, color, expected):
 
 
 @once
+def test_one_transparent_pixel_is_enough():
+    image = Image.new("RGBA", (2, 3), (1, 2, 3, 255))
+    image.putpixel((1, 2), (1, 2, 3, 0))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    pillow = datasets.require("PIL.Image")
+    decoded = datasets._decode(pillow, file.getvalue())
+    assert "transparent" in str(decoded)
+
+
+@once
 def test_decoding_keeps_the_order_and_reads_little_ahead(monkeypatch):
     monkeypatch.setattr(datasets, "CHUNK", 2)
     monkeypatch.setattr(datasets.os, "cpu_count", lambda: 3)
@@ -922,7 +934,7 @@ def test_an_archive_is_decoded_once(
 
 
 @once
-def test_a_touched_archive_of_the_same_size_is_read_anew(
+def test_an_archive_of_another_time_or_size_is_read_anew(
     tmp_path, monkeypatch, always_cache
 ):
     calls = count_decoding(monkeypatch)
@@ -931,6 +943,10 @@ def test_a_touched_archive_of_the_same_size_is_read_anew(
     os.utime(path, ns=(1, 1))
     read(path)
     assert len(calls) == 2
+    # One copied over it may keep its time.
+    pack_tar(path, split_tree(classes="abcdefgh"), "w:")
+    os.utime(path, ns=(1, 1))
+    assert read(path).classes == 8
 
 
 @once
@@ -1104,9 +1120,10 @@ def test_stream_shuffles_anew_each_epoch_from_the_seed(tfds_dir):
 @needs_tfds
 def test_an_epoch_of_a_stream_has_an_order_of_its_own(tfds_dir):
     data, again = stream(tfds_dir, seed=1), stream(tfds_dir, seed=1)
-    third = [x.numpy() for x, _ in data.epoch(2)]
+    pipeline = data.epoch(2)
+    third = [x.numpy() for x, _ in pipeline]
     numbers(again.epoch(0))
-    for repeated in (data.epoch(2), again.epoch(2)):
+    for repeated in (pipeline, data.epoch(2), again.epoch(2)):
         for x, (y, _) in zip(third, repeated, strict=True):
             np.testing.assert_array_equal(x, y.numpy())
     assert numbers(data.epoch(2)) != numbers(data.epoch(3))
@@ -1187,6 +1204,34 @@ def test_what_cannot_be_streamed(tfds_dir):
         ((argument, value),) = wrong.items()
         with pytest.raises(ValueError, match=f"Received: {argument}={value}"):
             stream(tfds_dir, **wrong)
+
+
+@needs_tfds
+@pytest.mark.once
+def test_which_features_can_be_streamed():
+    import tensorflow_datasets
+
+    features = tensorflow_datasets.features
+    image, label = features.Image(), features.ClassLabel(num_classes=2)
+
+    def keys(image, label, supervised):
+        info = types.SimpleNamespace(
+            supervised_keys=supervised,
+            features=features.FeaturesDict({"y": label, "x": image}),
+        )
+        builder = types.SimpleNamespace(name="odd", info=info)
+        return datasets._tfds_keys(tensorflow_datasets, builder)
+
+    for supervised in (("x", "y"), None):
+        assert keys(image, label, supervised) == ("x", "y")
+        for odd in (
+            (image, features.ClassLabel(num_classes=1)),
+            (image, features.Scalar(np.int64)),
+            (features.Image(shape=(4, 4, 4)), label),
+            (features.Image(dtype=np.uint16), label),
+        ):
+            with pytest.raises(ValueError, match="one class label.*'y'"):
+                keys(*odd, supervised)
 
 
 @needs_tfds

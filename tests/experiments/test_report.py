@@ -7,6 +7,7 @@ import io
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -424,6 +425,29 @@ def test_no_number_is_cut_on_the_terminal(three_losses, tmp_path, width):
     assert len(re.findall(r"\d\*", text)) == 1
 
 
+@pytest.mark.parametrize("width", [72, 80, 100, 120])
+def test_wide_numbers_are_not_cut_either(three_losses, tmp_path, width):
+    for path in three_losses.glob("*/config.json"):
+        shutil.copytree(path.parent, tmp_path / path.parent.name)
+    shutil.copytree(three_losses / "data", tmp_path / "data")
+    for seed, wrong in enumerate((45, 12, 50, 14, 48)):
+        write_run(tmp_path, "crl(beta=-1)", seed, wrong)
+    table = tables.error_table(only_group(tmp_path))
+    file = io.StringIO()
+    Console(file=file, width=width).print(tables.to_rich(table, width))
+    text = file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    head, *_ = text.split("\N{BOX DRAWINGS LIGHT HORIZONTAL}")
+    columns, rows = table.shown
+    for i, column in enumerate(columns):
+        # What is left out is left out with its title.
+        if not column.optional or column.short.split()[0] in head:
+            for row in rows:
+                words = row[i].text.replace("(", " (").split()
+                assert set(words) <= set(text.replace("*", "").split())
+    assert ("seeds" in head) >= ("effect" in head) == (width == 120)
+
+
 def test_smoothing_is_a_centred_mean():
     values = np.array([[1.0, 2.0, 6.0, 3.0]])
     np.testing.assert_allclose(
@@ -456,6 +480,26 @@ def test_a_loss_looks_the_same_throughout(tmp_path):
     assert len({str(style.dash) for style in styles.values()}) == 3
     drawn = figures.seed_strip(families[0].groups[-1], styles)
     assert styles[CRL].color in drawn.svg
+
+
+def test_a_far_loss_does_not_hide_the_rest(tmp_path):
+    far = figures.far_losses
+    assert far({"ce": [10, 11], "nllr": [30], "crl": [9, 12]}) == {"nllr"}
+    assert far({"ce": [10, 11], "nllr": [15], "crl": [9, 12]}) == set()
+    assert far({"ce": [1], "a": [90], "b": [50], "c": [2]}) == {"a", "b"}
+    assert far({"ce": [30], "a": [1], "b": [2]}) == set()  # The baseline.
+    assert far({"ce": [3], "a": [3], "b": [9]}) == set()  # No scale to tell.
+    assert far({"ce": [1], "a": [90]}) == set()
+    write_runs(tmp_path, ce=(10, 11), crl=(9, 12), nllr=(40, 41))
+    (family,) = compare_folder(tmp_path)
+    styles = figures.loss_styles([family])
+    for draw, value in (
+        (figures.seed_strip, "40.50%"),
+        (figures.differences, "+30.00 points"),
+    ):
+        drawn = draw(family.groups[0], styles)
+        assert f"could not be told apart: NLLR at {value}." in drawn.caption
+        assert styles["nllr"].color not in drawn.svg
 
 
 def test_examples_are_chosen_by_rule(tmp_path):
