@@ -67,7 +67,7 @@ clean:
 	touch $@
 
 # What is tested is the wheel a user would install, not the source tree.
-SOURCES := $(shell find crl_keras -name "*.py") pyproject.toml README.md
+SOURCES := $(shell find crl_keras -type f -not -name "*.pyc") pyproject.toml README.md
 
 .venv/test/wheel: .venv/test/ready $(SOURCES)
 	rm -rf build dist
