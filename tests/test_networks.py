@@ -128,9 +128,11 @@ def test_resnet20_weights_are_drawn_as_documented():
         if isinstance(layer, keras.layers.Conv2D)
     ]
     assert len(kernels) == 19
-    for kernel in kernels[-5:]:
-        assert kernel.std() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)
-        assert np.abs(kernel).max() > 3 * kernel.std()  # Not truncated.
+    for kernel in kernels:
+        expected = (2 / (9 * kernel.shape[-1])) ** 0.5
+        error = 4 / (2 * kernel.size) ** 0.5  # 4 standard errors.
+        assert kernel.std() == pytest.approx(expected, rel=error)
+        assert np.abs(kernel).max() > 2.5 * expected  # Not truncated.
     assert not np.array_equal(kernels[-1], kernels[-2])
     head = model.get_layer("logits")
     for values in map(to_numpy, (head.kernel, head.bias)):

@@ -4,44 +4,30 @@ A `Dataset` has its images in memory as uint8 arrays `[N, H, W, C]` with
 values in `[0, 255]`, and its labels as int32 arrays `[N]` in `[0, classes)`,
 the positions in `class_names`. `load_dataset` reads the small sets and any
 folder of images; it needs no TensorFlow, but for SVHN without local files.
-`stream_tfds` gives pipelines over what does not fit in memory.
+`streams` has pipelines over what does not fit in memory.
 
 Nothing but NumPy is imported before a function needs it.
 """
 
-import collections
-import concurrent.futures
-import contextlib
 import hashlib
-import importlib
-import io
-import os
 import pathlib
 import re
-import sys
-import tarfile
-import tempfile
-import time
-import warnings
-import zipfile
 import zlib
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 from typing import NamedTuple
 
 import numpy as np
 
 from crl_keras.experiments._optional import require
+from crl_keras.experiments.image_trees import ARCHIVE_SUFFIXES
+from crl_keras.experiments.image_trees import read_tree
+from crl_keras.experiments.image_trees import some
+from crl_keras.experiments.streams import require_tfds
 
 # The share of a folder without train and test folders that becomes the test.
 TEST_FRACTION = 0.2
-
-IMAGE_SUFFIXES = tuple(
-    ".bmp .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()
-)
-ARCHIVE_SUFFIXES = tuple(".tar.gz .tgz .tar.bz2 .tar.xz .tar .zip".split())
 SPLIT_OF_FOLDER = {
     "train": "train",
     "training": "train",
@@ -51,7 +37,6 @@ SPLIT_OF_FOLDER = {
     "valid": "validation",
     "validation": "validation",
 }
-
 DIGITS = tuple("0123456789")
 CIFAR10 = tuple(
     "airplane automobile bird cat deer dog frog horse ship truck".split()
@@ -78,14 +63,6 @@ CLASS_NAMES = {
     "svhn": DIGITS,
 }
 NAMES = ("digits", *CLASS_NAMES, "folder:PATH")
-
-# A cache pays when decoding took longer than reading it back would.
-CACHE_AFTER_SECONDS = 2.0
-CACHE_FORMAT = "1"
-BAR_AFTER_SECONDS = 1.0
-# Images decoded by one task of the thread pool: enough to hide its overhead,
-# few enough to bound the bytes that wait.
-CHUNK = 64
 STATISTICS_CHUNK = 4096
 
 
@@ -224,15 +201,8 @@ def _check_labels(labels, class_names, where):
     if empty:
         raise ValueError(
             f"Expected samples of every class in the {where} split. "
-            f"Received none of {_some(empty)}. Add images or remove the class."
+            f"Received none of {some(empty)}. Add images or remove the class."
         )
-
-
-def _some(items, most=5):
-    """The first few as text, and how many more."""
-    text = ", ".join(repr(item) for item in items[:most])
-    more = len(items) - most
-    return f"{text} and {more} more" if more > 0 else text
 
 
 def load_dataset(
@@ -387,9 +357,6 @@ def channel_statistics(split):
     return mean, np.sqrt(variance)
 
 
-# Subsets
-
-
 def _part(split, indices):
     return Split(split.images[indices], split.labels[indices])
 
@@ -423,7 +390,7 @@ def _stratified_parts(labels, fraction, class_names, seed):
     if small:
         raise ValueError(
             "Expected at least two images of every class, one for each part. "
-            f"Received one of {_some(small)}. Add images or remove the class."
+            f"Received one of {some(small)}. Add images or remove the class."
         )
     _check_labels(labels, class_names, "whole")
     quotas = _quotas(counts, round(fraction * len(labels)))
@@ -447,9 +414,6 @@ def _limited(split, size, where, classes, seed):
     while quotas.sum() > size:
         quotas[np.argmax(quotas)] -= 1
     return _part(split, _draw(split.labels, quotas, seed))
-
-
-# Named sets
 
 
 def _digits():
@@ -494,13 +458,13 @@ def _channels_last(images, labels):
 
 def _local_copy(name, data_dir, skip_unreadable, cache):
     path = _find_copy(name, pathlib.Path(data_dir).expanduser())
-    tree = _read_tree(path, skip_unreadable, cache)
+    tree = read_tree(path, skip_unreadable, cache)
     layout = _layout(tree, path)
     expected = CLASS_NAMES[name]
     if set(layout.class_names) != set(expected):
         raise ValueError(
-            f"Expected the classes of {name}, {_some(expected)}, in {path}. "
-            f"Received: {_some(layout.class_names)}. Read it under its own "
+            f"Expected the classes of {name}, {some(expected)}, in {path}. "
+            f"Received: {some(layout.class_names)}. Read it under its own "
             f"name, --dataset folder:{path}, or give another --data-dir."
         )
     if set(layout.rows) == {"all"}:
@@ -535,7 +499,7 @@ def _find_copy(name, data_dir):
     raise FileNotFoundError(
         f"Expected one copy of {name} in {data_dir}: {name}/ or {name}.tar.gz "
         f"with train and test folders. Received: "
-        f"{_some([p.name for p in found or inside]) or 'an empty folder'}. "
+        f"{some([p.name for p in found or inside]) or 'an empty folder'}. "
         "Name the file itself with --data-dir."
     )
 
@@ -557,7 +521,7 @@ def _svhn(data_dir):
         raise FileNotFoundError(
             "Expected train_32x32.mat, extra_32x32.mat and test_32x32.mat, or "
             f"TFDS's svhn_cropped folder, in {folder}. Missing: "
-            f"{_some(missing)}. The files are the cropped digits (format 2) "
+            f"{some(missing)}. The files are the cropped digits (format 2) "
             "of ufldl.stanford.edu/housenumbers."
         )
     train = _joined(_mat(files["train"]), _mat(files["extra"]))
@@ -586,7 +550,7 @@ def _joined(*parts):
 
 
 def _svhn_from_tfds(data_dir):
-    tfds = _require_tfds()
+    tfds = require_tfds()
     try:
         parts = {
             part: tfds.as_numpy(
@@ -609,17 +573,6 @@ def _svhn_from_tfds(data_dir):
     return Dataset("svhn", train, Split(*parts["test"]), DIGITS)
 
 
-# Folders and archives of images
-
-
-class _Tree(NamedTuple):
-    """All images of a tree, by path, and the folders it has."""
-
-    images: np.ndarray
-    paths: list
-    folders: list
-
-
 class _Layout(NamedTuple):
     """The rows of a tree's images, as {split: {class name: [row]}}."""
 
@@ -629,7 +582,7 @@ class _Layout(NamedTuple):
 
 def _folder(path, skip_unreadable, seed, cache):
     path = pathlib.Path(path).expanduser()
-    tree = _read_tree(path, skip_unreadable, cache)
+    tree = read_tree(path, skip_unreadable, cache)
     name = path.resolve().name
     for suffix in ARCHIVE_SUFFIXES:
         name = name.removesuffix(suffix)
@@ -671,7 +624,7 @@ def _layout(tree, path):
     if loose:
         raise ValueError(
             f"Expected every image of {path} in the folder of its class. "
-            f"Received: {_some(loose)}. Move or remove them."
+            f"Received: {some(loose)}. Move or remove them."
         )
     found = _found_splits(images, path)
     level = 1 if found else 0
@@ -721,7 +674,7 @@ def _found_splits(images, path):
         raise ValueError(
             f"Expected a train and a test folder in {path}, perhaps also a "
             "validation folder. Received folders of images: "
-            f"{_some(sorted(nested | flat))}. Rename or remove folders."
+            f"{some(sorted(nested | flat))}. Rename or remove folders."
         )
     return found
 
@@ -744,773 +697,7 @@ def _common_classes(rows, path):
         if missing:
             raise ValueError(
                 f"Expected the same class folders in every split of {path}. "
-                f"Received no folder in {split} for {_some(missing)}. Add or "
+                f"Received no folder in {split} for {some(missing)}. Add or "
                 "remove the class."
             )
     return names
-
-
-def _read_tree(path, skip_unreadable=False, cache=True):
-    source = _source(path)
-    # Only a file has a size and a time that tell whether it changed.
-    store = _Cache(path) if cache and path.is_file() else None
-    tree = store.read() if store else None
-    if tree is not None:
-        return tree
-    start = time.monotonic()
-    tree, complete = _decoded_tree(source, path, skip_unreadable)
-    slow = time.monotonic() - start > CACHE_AFTER_SECONDS
-    # A tree with gaps would hide them from the next, strict reading.
-    if store and slow and complete:
-        store.write(tree)
-    return tree
-
-
-def _decoded_tree(source, path, skip_unreadable):
-    images, folders, skipped = {}, set(), []
-    first = None
-    with _Progress(f"Reading {path.name}", source) as progress:
-        for name, result in _decode_all(source):
-            progress.update()
-            if result is None:
-                folders.add(name)
-            elif isinstance(result, _Unreadable):
-                if not skip_unreadable:
-                    raise _unreadable_error(path, name, result) from result
-                skipped.append(name)
-            else:
-                first = first or (name, result)
-                _check_alike(path, name, result, *first)
-                images[name] = result
-    _report(path, skipped, source.ignored)
-    if not images:
-        raise ValueError(
-            f"Expected images ({' '.join(IMAGE_SUFFIXES)}) in {path}, one "
-            "folder a class. Received none that can be read."
-        )
-    # The same order from a folder as from any archive of it.
-    paths = sorted(images)
-    stacked = np.stack([images.pop(name) for name in paths])
-    return _Tree(stacked, paths, sorted(folders)), not skipped
-
-
-def _report(path, skipped, ignored):
-    if skipped:
-        warnings.warn(
-            f"{path}: {len(skipped)} unreadable images skipped: "
-            f"{_some(skipped)}.",
-            stacklevel=2,
-        )
-    if ignored:
-        warnings.warn(
-            f"{path}: {len(ignored)} members ignored that are links or lie "
-            f"outside the archive: {_some(ignored)}.",
-            stacklevel=2,
-        )
-
-
-class _Unreadable(Exception):
-    """Why one image could not be read."""
-
-
-def _unreadable_error(path, name, why):
-    return ValueError(
-        f"Expected an image in {path}, {name!r}. Received what cannot be read "
-        f"({why}). Repair or remove it, or skip such images with "
-        "--skip-unreadable (skip_unreadable=True)."
-    )
-
-
-def _check_alike(path, name, image, first_name, first):
-    if image.shape == first.shape:
-        return
-
-    def described(image):
-        height, width, channels = image.shape
-        return f"{width}x{height} {'grey' if channels == 1 else 'colour'}"
-
-    raise ValueError(
-        f"Expected all images of {path} to have the size and mode of the "
-        f"first, {first_name!r}: {described(first)}. Received: {name!r}, "
-        f"{described(image)}. Resize or convert the images; only streamed "
-        "data are resized here."
-    )
-
-
-def _decode_all(entries):
-    """Yields (path, image, `_Unreadable` or None for a folder), in order."""
-    # Pillow lets go of the interpreter while it decodes.
-    workers = min(8, os.cpu_count() or 1)
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        pending = collections.deque()
-        for chunk in _chunks(entries):
-            pending.append(pool.submit(_decode_chunk, chunk))
-            if len(pending) > 2 * workers:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
-
-
-def _chunks(entries):
-    chunk = []
-    for entry in entries:
-        chunk.append(entry)
-        if len(chunk) == CHUNK:
-            yield chunk
-            chunk = []
-    yield chunk
-
-
-def _decode_chunk(chunk):
-    pillow = require("PIL.Image")
-    return [(name, _decode(pillow, data)) for name, data in chunk]
-
-
-def _decode(pillow, data):
-    if data is None or isinstance(data, _Unreadable):
-        return data
-    try:
-        if isinstance(data, str):
-            data = _file_bytes(data)
-        with pillow.open(io.BytesIO(data)) as image:
-            return _pixels(image)
-    except MemoryError:
-        raise
-    # A damaged file makes Pillow raise nearly anything.
-    except Exception as error:
-        return _Unreadable(f"{type(error).__name__}: {error}")
-
-
-def _file_bytes(path):
-    # Opening a pipe would wait for ever.
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise OSError("not a regular file")
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def _pixels(image):
-    """uint8 `[H, W, 1]` or `[H, W, 3]`."""
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    if image.mode in ("LA", "PA", "RGBA"):
-        if image.getchannel("A").getextrema()[0] < 255:
-            raise ValueError("it has transparent pixels; flatten it")
-        image = image.convert("L" if image.mode == "LA" else "RGB")
-    if image.mode in ("CMYK", "P", "YCbCr"):
-        image = image.convert("RGB")
-    elif image.mode == "1":
-        image = image.convert("L")
-    if image.mode not in ("L", "RGB"):
-        raise ValueError(f"mode {image.mode}; convert it to 8 bits a channel")
-    pixels = np.asarray(image)
-    return pixels[..., None] if pixels.ndim == 2 else pixels
-
-
-def _source(path):
-    if path.is_dir():
-        return _FolderSource(path)
-    if not path.exists():
-        raise FileNotFoundError(
-            "Expected a folder, a .tar, .tar.gz or .zip file. Received: "
-            f"{str(path)!r}, which does not exist."
-        )
-    with open(path, "rb") as file:
-        start = file.read(4)
-    if start in (b"PK\x03\x04", b"PK\x05\x06"):
-        return _ZipSource(path)
-    return _TarSource(path)
-
-
-# A source is iterated over once and yields (path in the tree, what): None for
-# a folder, the bytes of an image, an `_Unreadable`, or, from a folder, the
-# path of a file, to be read in the thread that decodes it. `done` of `total`
-# tells how far it is; `ignored` collects the members not read for safety.
-
-
-class _FolderSource:
-    def __init__(self, path):
-        self.path, self.ignored = path, []
-        self.entries = list(self._walk())
-        self.total, self.done = len(self.entries), 0
-
-    def _walk(self):
-        for folder, inside, files in os.walk(
-            self.path, followlinks=True, onerror=_raise
-        ):
-            inside[:] = sorted(d for d in inside if self._enters(folder, d))
-            relative = pathlib.Path(folder).relative_to(self.path)
-            if relative.parts:
-                yield relative.as_posix(), None
-            for name in sorted(files):
-                path = (relative / name).as_posix()
-                if _is_image(path):
-                    yield path, os.path.join(folder, name)
-
-    def _enters(self, folder, name):
-        # A link to a folder above would lead in circles.
-        here = os.path.realpath(folder)
-        target = os.path.realpath(os.path.join(folder, name))
-        above = target == here or here.startswith(target + os.sep)
-        return not above and not _is_hidden(name)
-
-    def __iter__(self):
-        for entry in self.entries:
-            self.done += 1
-            yield entry
-
-
-class _TarSource:
-    def __init__(self, path):
-        self.path, self.ignored = path, []
-        self.total, self.done = path.stat().st_size, 0
-
-    def __iter__(self):
-        with open(self.path, "rb") as raw, _expanded(raw) as file:
-            yield from self._entries(raw, file)
-
-    def _entries(self, raw, file):
-        try:
-            with tarfile.open(fileobj=file, mode="r|") as archive:
-                for member in archive:
-                    self.done = raw.tell()
-                    yield from self._entry(archive, member)
-            # tarfile takes a file cut within a header for a whole one; the
-            # rest, read to its end, tells by its checksum.
-            _check_end(raw, file)
-        except MemoryError:
-            raise
-        # Each kind of compression has errors of its own.
-        except Exception as error:
-            raise ValueError(
-                "Expected a folder, a whole .tar, .tar.gz or .zip file. "
-                f"Received: {self.path} ({error}). Fetch or pack it again."
-            ) from error
-
-    def _entry(self, archive, member):
-        name = _inside(member.name)
-        if name is not None and member.isdir():
-            yield name, None
-        elif not _is_image(member.name):
-            yield from _folder_of(name)
-        elif name is None or not member.isreg():
-            self.ignored.append(member.name)
-        else:
-            yield name, archive.extractfile(member).read()
-
-
-class _ZipSource:
-    def __init__(self, path):
-        self.path, self.ignored = path, []
-        self.total, self.done = 0, 0
-
-    def __iter__(self):
-        try:
-            archive = zipfile.ZipFile(self.path)
-        except zipfile.BadZipFile as error:
-            raise ValueError(
-                f"Expected a whole .zip file. Received: {self.path} "
-                f"({error}). Fetch or pack it again."
-            ) from error
-        with archive:
-            members = archive.infolist()
-            self.total = len(members)
-            for member in members:
-                self.done += 1
-                yield from self._entry(archive, member)
-
-    def _entry(self, archive, member):
-        name = _inside(member.filename)
-        # The upper half holds the file's Unix mode, 0xA for a link.
-        link = member.external_attr >> 28 == 0xA
-        if name is not None and member.is_dir():
-            yield name, None
-        elif not _is_image(member.filename):
-            yield from _folder_of(name)
-        elif name is None or link:
-            self.ignored.append(member.filename)
-        else:
-            yield name, self._bytes(archive, member)
-
-    def _bytes(self, archive, member):
-        try:
-            return archive.read(member)
-        # A wrong checksum, a password, a compression of another kind.
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            RuntimeError,
-            NotImplementedError,
-        ) as error:
-            return _Unreadable(str(error))
-
-
-def _folder_of(name):
-    """The entry of a file's folder: not every archive has one of its own."""
-    folder = (name or "").rpartition("/")[0]
-    return [(folder, None)] if folder else []
-
-
-def _expanded(raw):
-    """The file, decompressed if its first bytes say so."""
-    start = raw.read(6)
-    raw.seek(0)
-    for magic, module in (
-        (b"\x1f\x8b", "gzip"),
-        (b"BZh", "bz2"),
-        (b"\xfd7zXZ\x00", "lzma"),
-    ):
-        if start.startswith(magic):
-            return importlib.import_module(module).open(raw)
-    return contextlib.nullcontext(raw)
-
-
-def _check_end(raw, file):
-    while file.read(1 << 20):
-        pass
-    if file is raw:
-        raw.seek(-min(512, raw.seek(0, os.SEEK_END)), os.SEEK_END)
-        if raw.read().strip(b"\0"):
-            raise EOFError("it has no end mark: cut short?")
-
-
-def _raise(error):
-    raise error
-
-
-def _is_hidden(name):
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _is_image(path):
-    parts = path.replace("\\", "/").split("/")
-    hidden = any(_is_hidden(p) for p in parts if p not in (".", ".."))
-    return not hidden and path.lower().endswith(IMAGE_SUFFIXES)
-
-
-def _inside(name):
-    """The path of an archive's member, or None if outside or hidden."""
-    name = name.replace("\\", "/")
-    if name.startswith("/") or re.match("[A-Za-z]:/", name):
-        return None
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if not parts or any(_is_hidden(part) for part in parts):
-        return None
-    return "/".join(parts)
-
-
-class _Progress:
-    """A bar on a terminal, once reading has taken a moment."""
-
-    def __init__(self, title, source):
-        self.title, self.source = title, source
-        self.start, self.bar = time.monotonic(), None
-        self.wanted = sys.stderr.isatty()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.bar:
-            self.bar.stop()
-
-    def update(self):
-        if not self.wanted:
-            return
-        if self.bar:
-            self.bar.update(
-                self.task, completed=self.source.done, total=self.source.total
-            )
-        elif time.monotonic() - self.start > BAR_AFTER_SECONDS:
-            self._show()
-
-    def _show(self):
-        console = require("rich.console").Console(stderr=True)
-        self.bar = require("rich.progress").Progress(console=console)
-        self.task = self.bar.add_task(self.title, total=self.source.total)
-        self.bar.start()
-
-
-class _Cache:
-    """The decoded images of one archive, in the user's cache folder."""
-
-    def __init__(self, path):
-        path = path.resolve()
-        state = path.stat()
-        name = hashlib.sha256(str(path).encode()).hexdigest()[:16]
-        self.file = _cache_dir() / f"images-{name}.npz"
-        # One file an archive: a changed archive replaces its old images.
-        self.key = f"{CACHE_FORMAT} {state.st_size} {state.st_mtime_ns} {path}"
-
-    def read(self):
-        """The tree, or None if there is none of the archive as it is."""
-        try:
-            # NumPy would leave a damaged file open.
-            with (
-                open(self.file, "rb") as file,
-                np.load(file, allow_pickle=False) as stored,
-            ):
-                if str(stored["key"]) != self.key:
-                    return None
-                tree = _Tree(
-                    stored["images"],
-                    stored["paths"].tolist(),
-                    stored["folders"].tolist(),
-                )
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        # A damaged file makes NumPy raise nearly anything.
-        except Exception as error:
-            warnings.warn(
-                f"The cache {self.file} cannot be read ({error}); the images "
-                "are decoded again.",
-                stacklevel=2,
-            )
-            return None
-        alike = len(tree.images) == len(tree.paths)
-        return tree if alike and tree.images.dtype == np.uint8 else None
-
-    def write(self, tree):
-        temporary = None
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                dir=self.file.parent, suffix=".tmp", delete=False
-            ) as file:
-                temporary = file.name
-                np.savez(
-                    file,
-                    key=np.array(self.key),
-                    images=tree.images,
-                    paths=np.array(tree.paths, str),
-                    folders=np.array(tree.folders, str),
-                )
-            os.replace(temporary, self.file)
-        except OSError as error:
-            if temporary:
-                with contextlib.suppress(OSError):
-                    os.remove(temporary)
-            warnings.warn(
-                f"The decoded images cannot be kept in {self.file.parent} "
-                f"({error}); the next run decodes them again. Name another "
-                "folder in CRL_CACHE_DIR.",
-                stacklevel=2,
-            )
-
-
-def _cache_dir():
-    named = os.environ.get("CRL_CACHE_DIR")
-    if named:
-        return pathlib.Path(named).expanduser()
-    return pathlib.Path.home() / ".cache" / "crl_keras"
-
-
-# Streamed sets
-
-
-@dataclass(frozen=True, eq=False)
-class Stream:
-    """A data set as pipelines, what `stream_tfds` returns.
-
-    Both pipelines yield batches of uint8 images `[batch, H, W, C]` in
-    `[0, 255]` and int32 labels `[batch]`; the last batch may be smaller. Give
-    them to `fit` with `shuffle=False`, or Keras warns that it does not shuffle
-    them itself.
-
-    Attributes:
-        name: str, what reports call it.
-        train: `tf.data.Dataset`, shuffled anew every time it is iterated
-            over, in an order that the seed fixes.
-        test: `tf.data.Dataset`, always in the same order.
-        class_names: tuple of str; a label is a position in it.
-        train_size, test_size: int, the images of the splits.
-        epoch: function of an int from 0, the training pipeline of one epoch,
-            whose order depends on the seed and that number alone. A run that
-            is resumed needs it; `train` would begin with its first order.
-    """
-
-    name: str
-    train: Any
-    test: Any
-    class_names: tuple
-    train_size: int
-    test_size: int
-    epoch: Any
-
-    @property
-    def classes(self):
-        """The number of classes."""
-        return len(self.class_names)
-
-    @property
-    def input_shape(self):
-        """The shape `(H, W, C)` of an image; None for what varies."""
-        return tuple(self.train.element_spec[0].shape[1:])
-
-
-def stream_tfds(
-    name,
-    image_size=224,
-    batch_size=32,
-    seed=0,
-    data_dir=None,
-    train_split="train",
-    test_split=None,
-    shuffle_buffer=10_000,
-    resize_ratio=256 / 224,
-):
-    """Pipelines over a data set of TensorFlow Datasets, on any backend.
-
-    The shorter side of an image is resized to `resize_ratio * image_size`,
-    and a square of `image_size` cut out: at random in training, in the centre
-    in the test. Nothing else is augmented.
-
-    Args:
-        name: str, `"imagenet2012"` or `"tfds:NAME"`, with TFDS's name, such
-            as `"tfds:oxford_flowers102"` or `"tfds:cifar10:3.0.2"`.
-        image_size: int, pixels a side, or None for images that have one size
-            and keep it; 224 by default.
-        batch_size: int, at least 1; 32 by default.
-        seed: int in `[0, 2**31)`, of order and crops, beside TensorFlow's
-            global seed, where one is set; 0 by default.
-        data_dir: path of TFDS's data folder, None for its default. A set that
-            is not there is downloaded and prepared.
-        train_split, test_split: str in TFDS's notation, such as
-            `"train[:90%]"`. The test is by default `"test"`, for ImageNet,
-            whose test labels are secret, and where there is no test,
-            `"validation"`.
-        shuffle_buffer: int, images the order is drawn from; 10,000 by
-            default.
-        resize_ratio: float, at least 1; 256/224 by default.
-
-    Returns a `Stream`.
-
-    Raises:
-        ValueError: for an unknown name or split, a size or ratio out of
-            range, or a set without class labels.
-        OSError: if the set could not be prepared.
-        ImportError: without TensorFlow or TFDS; names the pip command.
-    """
-    kind, _, tfds_name = str(name).partition(":")
-    if name == "imagenet2012":
-        tfds_name = name
-    elif kind != "tfds" or not tfds_name:
-        raise ValueError(
-            "Expected 'imagenet2012' or 'tfds:NAME' with a name of TensorFlow "
-            f"Datasets. Received: {name!r}."
-        )
-    _check_stream_sizes(image_size, batch_size, shuffle_buffer, resize_ratio)
-    tfds = _require_tfds()
-    builder = _prepared(tfds, tfds_name, data_dir)
-    test_split = test_split or _default_test(builder)
-    sizes = [_tfds_size(builder, s) for s in (train_split, test_split)]
-    image, label = _tfds_keys(tfds, builder)
-    pipelines = _Pipelines(
-        builder,
-        (image, label),
-        image_size,
-        batch_size,
-        shuffle_buffer,
-        resize_ratio,
-    )
-    return Stream(
-        name=str(name),
-        train=pipelines.train(train_split, seed, reshuffle=True),
-        test=pipelines.test(test_split),
-        class_names=tuple(builder.info.features[label].names),
-        train_size=sizes[0],
-        test_size=sizes[1],
-        epoch=lambda number: pipelines.train(
-            train_split, _epoch_seed(seed, number), reshuffle=False
-        ),
-    )
-
-
-def _require_tfds():
-    names = ("tensorflow", "importlib_resources", "tensorflow_datasets")
-    try:
-        # TFDS 4.9.10 imports importlib_resources without declaring it.
-        return [require(name) for name in names][-1]
-    except ImportError as error:
-        raise ImportError(
-            f"TensorFlow Datasets is needed here: {error.name} could not be "
-            f"imported ({error.__cause__}). Install it with: pip install "
-            '"crl-keras[experiments]" tensorflow tensorflow-datasets '
-            "importlib_resources",
-            name=error.name,
-        ) from error
-
-
-def _check_stream_sizes(image_size, batch_size, shuffle_buffer, resize_ratio):
-    sizes = {"batch_size": batch_size, "shuffle_buffer": shuffle_buffer}
-    if image_size is not None:
-        sizes["image_size"] = image_size
-    for argument, size in sizes.items():
-        if size < 1 or size != int(size):
-            raise ValueError(
-                f"Expected {argument} as an integer of at least 1. Received: "
-                f"{argument}={size}."
-            )
-    if not resize_ratio >= 1:
-        raise ValueError(
-            "Expected resize_ratio to be at least 1, the crop within the "
-            f"image. Received: resize_ratio={resize_ratio}."
-        )
-
-
-def _prepared(tfds, name, data_dir):
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError as error:
-        raise ValueError(
-            f"Expected a data set of TensorFlow Datasets. Received: {name!r} "
-            f"({error}). Check the name, or --data-dir for a set of your own."
-        ) from error
-    if builder.info.splits:
-        return builder
-    try:
-        builder.download_and_prepare()
-    # Whatever a builder's own code and the servers bring forth.
-    except Exception as error:
-        raise OSError(
-            f"TensorFlow Datasets could not prepare {name} ({error}). Prepare "
-            "it where it can be downloaded and give that data folder with "
-            "--data-dir (data_dir=)."
-        ) from error
-    return builder
-
-
-def _default_test(builder):
-    splits = builder.info.splits
-    # The test labels of ImageNet are all -1.
-    wanted = ("test", "validation")
-    wanted = wanted[1:] if builder.name == "imagenet2012" else wanted
-    for split in wanted:
-        if split in splits:
-            return split
-    raise ValueError(
-        f"Expected a test or validation split in {builder.name}. Received: "
-        f"{_some(sorted(splits))}. Name parts of them, such as "
-        "train_split='train[:90%]' and test_split='train[90%:]'."
-    )
-
-
-def _tfds_size(builder, split):
-    try:
-        size = builder.info.splits[split].num_examples
-    except Exception as error:
-        raise ValueError(
-            f"Expected splits of {builder.name}, "
-            f"{_some(sorted(builder.info.splits))}, or parts of them. "
-            f"Received: {split!r} ({error})."
-        ) from error
-    if not size:
-        raise ValueError(f"Expected images in {split!r}. Received: none.")
-    return size
-
-
-def _tfds_keys(tfds, builder):
-    """The names of the features that hold the image and the label."""
-    info = builder.info
-    keys = info.supervised_keys
-    # A set of the user's own may not say which they are.
-    if not keys or len(keys) != 2:
-        keys = [
-            key
-            for kind in (tfds.features.Image, tfds.features.ClassLabel)
-            for key, feature in info.features.items()
-            if isinstance(feature, kind)
-        ]
-    try:
-        image, label = (info.features[key] for key in keys)
-        right = image.shape[-1] in (1, 3) and image.np_dtype == np.uint8
-        right = right and label.num_classes >= 2
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-        right = False
-    if not right:
-        raise ValueError(
-            f"Expected {builder.name} to have one image of 8 bits, grey or "
-            "colour, and one class label a sample. Received: "
-            f"{dict(info.features)}. Take another set."
-        )
-    return tuple(keys)
-
-
-def _epoch_seed(seed, number):
-    mixed = hashlib.sha256(f"{seed} {number}".encode()).digest()
-    return int.from_bytes(mixed[:4], "little") >> 1
-
-
-class _Pipelines:
-    def __init__(self, builder, keys, image_size, batch_size, buffer, ratio):
-        self.tf, self.tfds = require("tensorflow"), _require_tfds()
-        self.builder, self.keys, self.image_size = builder, keys, image_size
-        self.batch_size, self.buffer, self.ratio = batch_size, buffer, ratio
-
-    def train(self, split, seed, reshuffle):
-        samples = self._samples(
-            split,
-            shuffle_files=True,
-            read_config=self.tfds.ReadConfig(
-                shuffle_seed=seed,
-                shuffle_reshuffle_each_iteration=reshuffle,
-                # A set stored in a fixed order is shuffled like any other.
-                enable_ordering_guard=False,
-            ),
-        )
-        samples = samples.shuffle(
-            self.buffer, seed=seed, reshuffle_each_iteration=reshuffle
-        )
-        # Seeds that travel with the samples: threads cannot reorder them.
-        seeds = self.tf.data.Dataset.random(
-            seed, rerandomize_each_iteration=reshuffle
-        ).batch(2)
-        return self._batched(self.tf.data.Dataset.zip((samples, seeds)))
-
-    def test(self, split):
-        samples = self._samples(split)
-        return self._batched(samples.map(lambda sample: (sample, None)))
-
-    def _samples(self, split, **arguments):
-        # Boxes, masks and the like stay encoded.
-        wanted = self.tfds.decode.PartialDecoding(
-            dict.fromkeys(self.keys, True)
-        )
-        return self.builder.as_dataset(
-            split=split, decoders=wanted, **arguments
-        )
-
-    def _batched(self, samples):
-        parallel = self.tf.data.AUTOTUNE
-        samples = samples.map(
-            self._sample, num_parallel_calls=parallel, deterministic=True
-        )
-        return samples.batch(self.batch_size).prefetch(parallel)
-
-    def _sample(self, sample, seed):
-        image, label = (sample[key] for key in self.keys)
-        if self.image_size is not None:
-            image = self._cropped(self._resized(image), seed)
-        return image, self.tf.cast(label, self.tf.int32)
-
-    def _resized(self, image):
-        tf = self.tf
-        shape = tf.shape(image)[:2]
-        shorter = max(self.image_size, round(self.ratio * self.image_size))
-        scale = shorter / tf.reduce_min(shape)
-        size = tf.cast(tf.round(tf.cast(shape, tf.float64) * scale), tf.int32)
-        # Without antialiasing a large image made small is full of jags.
-        image = tf.image.resize(image, size, antialias=True)
-        image = tf.clip_by_value(tf.round(image), 0, 255)
-        return tf.cast(image, tf.uint8)
-
-    def _cropped(self, image, seed):
-        tf, side = self.tf, self.image_size
-        if seed is None:
-            margin = (tf.shape(image)[:2] - side) // 2
-            return tf.image.crop_to_bounding_box(
-                image, margin[0], margin[1], side, side
-            )
-        shape = (side, side, image.shape[-1])
-        return tf.image.stateless_random_crop(image, shape, seed)

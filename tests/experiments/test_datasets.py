@@ -17,6 +17,8 @@ from PIL import Image
 
 from crl_keras.experiments import _optional
 from crl_keras.experiments import datasets
+from crl_keras.experiments import image_trees
+from crl_keras.experiments import streams
 from crl_keras.experiments.datasets import Dataset
 from crl_keras.experiments.datasets import Split
 from crl_keras.experiments.datasets import hold_out
@@ -170,7 +172,7 @@ def test_what_tfds_needs_is_named(missing, monkeypatch):
     command = r"pip install.* tensorflow tensorflow-datasets importlib_res"
     for load in (
         lambda: load_dataset("svhn"),
-        lambda: datasets.stream_tfds("imagenet2012"),
+        lambda: streams.stream_tfds("imagenet2012"),
     ):
         with pytest.raises(ImportError, match=f"{missing} could not be"):
             load()
@@ -725,7 +727,7 @@ def test_a_folder_that_cannot_be_listed_is_no_empty_folder(
         onerror(PermissionError("no entry"))
 
     write(tmp_path, flat_tree())
-    monkeypatch.setattr(datasets.os, "walk", walk)
+    monkeypatch.setattr(image_trees.os, "walk", walk)
     with pytest.raises(PermissionError, match="no entry"):
         read(tmp_path)
 
@@ -830,7 +832,7 @@ def test_the_last_of_equal_members_counts(tmp_path):
 def test_modes(mode, color, expected):
     format = {"CMYK": "TIFF", "F": "TIFF"}.get(mode, "PNG")
     data = png(color, mode, (2, 3), format)
-    decoded = datasets._decode(datasets.require("PIL.Image"), data)
+    decoded = image_trees._decode(_optional.require("PIL.Image"), data)
     if isinstance(expected, str):
         assert re.search(expected, str(decoded))
     else:
@@ -845,15 +847,15 @@ def test_one_transparent_pixel_is_enough():
     image.putpixel((1, 2), (1, 2, 3, 0))
     file = io.BytesIO()
     image.save(file, "PNG")
-    pillow = datasets.require("PIL.Image")
-    decoded = datasets._decode(pillow, file.getvalue())
+    pillow = _optional.require("PIL.Image")
+    decoded = image_trees._decode(pillow, file.getvalue())
     assert "transparent" in str(decoded)
 
 
 @once
 def test_decoding_keeps_the_order_and_reads_little_ahead(monkeypatch):
-    monkeypatch.setattr(datasets, "CHUNK", 2)
-    monkeypatch.setattr(datasets.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(image_trees, "CHUNK", 2)
+    monkeypatch.setattr(image_trees.os, "cpu_count", lambda: 3)
     taken = []
 
     def entries():
@@ -861,7 +863,7 @@ def test_decoding_keeps_the_order_and_reads_little_ahead(monkeypatch):
             taken.append(i)
             yield str(i), png(i)
 
-    decoded = datasets._decode_all(entries())
+    decoded = image_trees._decode_all(entries())
     found = [next(decoded)]
     # Two chunks wait for each thread, and one is at hand.
     assert len(taken) == 2 * (2 * 3 + 1)
@@ -881,7 +883,7 @@ class Terminal(io.StringIO):
 @once
 @pytest.mark.parametrize("kind", ["folder", "tar.gz", "zip"])
 def test_a_bar_on_a_terminal_alone(kind, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "BAR_AFTER_SECONDS", -1)
+    monkeypatch.setattr(image_trees, "BAR_AFTER_SECONDS", -1)
     monkeypatch.setenv("TERM", "xterm")
     path = packed(kind, tmp_path, split_tree())
     for stream, shown in ((Terminal(), True), (io.StringIO(), False)):
@@ -889,7 +891,7 @@ def test_a_bar_on_a_terminal_alone(kind, tmp_path, monkeypatch):
         read(path)
         assert (f"Reading {path.name}" in stream.getvalue()) == shown
         assert ("100%" in stream.getvalue()) == shown
-    monkeypatch.setattr(datasets, "BAR_AFTER_SECONDS", 60)
+    monkeypatch.setattr(image_trees, "BAR_AFTER_SECONDS", 60)
     monkeypatch.setattr(sys, "stderr", Terminal())
     read(path)
     assert not sys.stderr.getvalue()
@@ -900,18 +902,18 @@ def test_a_bar_on_a_terminal_alone(kind, tmp_path, monkeypatch):
 
 @pytest.fixture
 def always_cache(monkeypatch):
-    monkeypatch.setattr(datasets, "CACHE_AFTER_SECONDS", -1)
+    monkeypatch.setattr(image_trees, "CACHE_AFTER_SECONDS", -1)
 
 
 def count_decoding(monkeypatch):
     calls = []
-    decode = datasets._decoded_tree
+    decode = image_trees._decoded_tree
 
     def counted(*arguments):
         calls.append(1)
         return decode(*arguments)
 
-    monkeypatch.setattr(datasets, "_decoded_tree", counted)
+    monkeypatch.setattr(image_trees, "_decoded_tree", counted)
     return calls
 
 
@@ -955,7 +957,7 @@ def test_quick_reading_and_folders_leave_no_cache(
 ):
     path = pack_tar(tmp_path / "set.tar", split_tree(), "w:")
     read(path)
-    monkeypatch.setattr(datasets, "CACHE_AFTER_SECONDS", -1)
+    monkeypatch.setattr(image_trees, "CACHE_AFTER_SECONDS", -1)
     read(write(tmp_path / "tree", split_tree()))
     assert not cache_dir.exists()
 
@@ -1007,7 +1009,7 @@ def test_a_cache_that_cannot_be_written_is_noted(
         file.write(b"half of it")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(datasets.np, "savez", savez)
+    monkeypatch.setattr(image_trees.np, "savez", savez)
     with pytest.warns(UserWarning, match="No space left"):
         read(path)
     assert list(cache_dir.iterdir()) == []
@@ -1017,7 +1019,7 @@ def test_a_cache_that_cannot_be_written_is_noted(
 def test_the_cache_has_a_place_by_default(monkeypatch):
     monkeypatch.delenv("CRL_CACHE_DIR")
     home = pathlib.Path.home()
-    assert datasets._cache_dir() == home / ".cache" / "crl_keras"
+    assert image_trees._cache_dir() == home / ".cache" / "crl_keras"
 
 
 # Streams
@@ -1086,7 +1088,7 @@ def numbers(pipeline):
 
 def stream(folder, name="tiny", **arguments):
     arguments = {"image_size": 8, "batch_size": 10} | arguments
-    return datasets.stream_tfds(f"tfds:{name}", data_dir=folder, **arguments)
+    return streams.stream_tfds(f"tfds:{name}", data_dir=folder, **arguments)
 
 
 @needs_tfds
@@ -1182,7 +1184,7 @@ def test_imagenet_is_tested_on_its_validation_split():
         class info:
             splits = {"train": 1, "validation": 1, "test": 1}
 
-    assert datasets._default_test(Builder) == "validation"
+    assert streams._default_test(Builder) == "validation"
 
 
 @needs_tfds
@@ -1194,7 +1196,7 @@ def test_what_cannot_be_streamed(tfds_dir):
         stream(tfds_dir, "extra", test_split="train")
     for name in ("cars", "tfds:"):
         with pytest.raises(ValueError, match=f"tfds:NAME.*'{name}'"):
-            datasets.stream_tfds(name)
+            streams.stream_tfds(name)
     for wrong in (
         {"image_size": 0},
         {"batch_size": 1.5},
@@ -1220,7 +1222,7 @@ def test_which_features_can_be_streamed():
             features=features.FeaturesDict({"y": label, "x": image}),
         )
         builder = types.SimpleNamespace(name="odd", info=info)
-        return datasets._tfds_keys(tensorflow_datasets, builder)
+        return streams.tfds_keys(tensorflow_datasets, builder)
 
     for supervised in (("x", "y"), None):
         assert keys(image, label, supervised) == ("x", "y")
@@ -1247,7 +1249,7 @@ def test_a_set_that_cannot_be_prepared(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tfds, "builder", lambda name, data_dir: Builder())
     with pytest.raises(OSError, match="prepare imagenet2012 .Manual.*--data"):
-        datasets.stream_tfds("imagenet2012")
+        streams.stream_tfds("imagenet2012")
 
 
 @needs_tfds

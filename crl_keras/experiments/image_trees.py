@@ -1,0 +1,511 @@
+"""Image files of a folder or an archive as one array, read as they lie there.
+
+Archives are streamed, never unpacked to disk. Decoded archives are cached.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import hashlib
+import importlib
+import io
+import os
+import pathlib
+import re
+import sys
+import tarfile
+import tempfile
+import time
+import warnings
+import zipfile
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+from crl_keras.experiments._optional import require
+
+IMAGE_SUFFIXES = tuple(
+    ".bmp .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()
+)
+ARCHIVE_SUFFIXES = tuple(".tar.gz .tgz .tar.bz2 .tar.xz .tar .zip".split())
+
+# A cache pays when decoding took longer than reading it back would.
+CACHE_AFTER_SECONDS = 2.0
+CACHE_FORMAT = "1"
+BAR_AFTER_SECONDS = 1.0
+
+# Images decoded by one task of the thread pool: enough to hide its overhead,
+# few enough to bound the bytes that wait.
+CHUNK = 64
+
+
+def some(items, most=5):
+    """The first few as text, and how many more."""
+    text = ", ".join(repr(item) for item in items[:most])
+    more = len(items) - most
+    return f"{text} and {more} more" if more > 0 else text
+
+
+class Tree(NamedTuple):
+    """All images of a tree, by path, and the folders it has."""
+
+    images: np.ndarray
+    paths: list
+    folders: list
+
+
+def read_tree(path, skip_unreadable=False, cache=True):
+    source = _source(path)
+    # Only a file has a size and a time that tell whether it changed.
+    store = _Cache(path) if cache and path.is_file() else None
+    tree = store.read() if store else None
+    if tree is not None:
+        return tree
+    start = time.monotonic()
+    tree, complete = _decoded_tree(source, path, skip_unreadable)
+    slow = time.monotonic() - start > CACHE_AFTER_SECONDS
+    # A tree with gaps would hide them from the next, strict reading.
+    if store and slow and complete:
+        store.write(tree)
+    return tree
+
+
+def _decoded_tree(source, path, skip_unreadable):
+    images, folders, skipped = {}, set(), []
+    first = None
+    with _Progress(f"Reading {path.name}", source) as progress:
+        for name, result in _decode_all(source):
+            progress.update()
+            if result is None:
+                folders.add(name)
+            elif isinstance(result, _Unreadable):
+                if not skip_unreadable:
+                    raise _unreadable_error(path, name, result) from result
+                skipped.append(name)
+            else:
+                first = first or (name, result)
+                _check_alike(path, name, result, *first)
+                images[name] = result
+    _report(path, skipped, source.ignored)
+    if not images:
+        raise ValueError(
+            f"Expected images ({' '.join(IMAGE_SUFFIXES)}) in {path}, one "
+            "folder a class. Received none that can be read."
+        )
+    # The same order from a folder as from any archive of it.
+    paths = sorted(images)
+    stacked = np.stack([images.pop(name) for name in paths])
+    return Tree(stacked, paths, sorted(folders)), not skipped
+
+
+def _report(path, skipped, ignored):
+    if skipped:
+        warnings.warn(
+            f"{path}: {len(skipped)} unreadable images skipped: "
+            f"{some(skipped)}.",
+            stacklevel=2,
+        )
+    if ignored:
+        warnings.warn(
+            f"{path}: {len(ignored)} members ignored that are links or lie "
+            f"outside the archive: {some(ignored)}.",
+            stacklevel=2,
+        )
+
+
+class _Unreadable(Exception):
+    """Why one image could not be read."""
+
+
+def _unreadable_error(path, name, why):
+    return ValueError(
+        f"Expected an image in {path}, {name!r}. Received what cannot be read "
+        f"({why}). Repair or remove it, or skip such images with "
+        "--skip-unreadable (skip_unreadable=True)."
+    )
+
+
+def _check_alike(path, name, image, first_name, first):
+    if image.shape == first.shape:
+        return
+
+    def described(image):
+        height, width, channels = image.shape
+        return f"{width}x{height} {'grey' if channels == 1 else 'colour'}"
+
+    raise ValueError(
+        f"Expected all images of {path} to have the size and mode of the "
+        f"first, {first_name!r}: {described(first)}. Received: {name!r}, "
+        f"{described(image)}. Resize or convert the images; only streamed "
+        "data are resized here."
+    )
+
+
+def _decode_all(entries):
+    """Yields (path, image, `_Unreadable` or None for a folder), in order."""
+    # Pillow lets go of the interpreter while it decodes.
+    workers = min(8, os.cpu_count() or 1)
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        pending = collections.deque()
+        for chunk in _chunks(entries):
+            pending.append(pool.submit(_decode_chunk, chunk))
+            if len(pending) > 2 * workers:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+
+
+def _chunks(entries):
+    chunk = []
+    for entry in entries:
+        chunk.append(entry)
+        if len(chunk) == CHUNK:
+            yield chunk
+            chunk = []
+    yield chunk
+
+
+def _decode_chunk(chunk):
+    pillow = require("PIL.Image")
+    return [(name, _decode(pillow, data)) for name, data in chunk]
+
+
+def _decode(pillow, data):
+    if data is None or isinstance(data, _Unreadable):
+        return data
+    try:
+        if isinstance(data, str):
+            data = _file_bytes(data)
+        with pillow.open(io.BytesIO(data)) as image:
+            return _pixels(image)
+    except MemoryError:
+        raise
+    # A damaged file makes Pillow raise nearly anything.
+    except Exception as error:
+        return _Unreadable(f"{type(error).__name__}: {error}")
+
+
+def _file_bytes(path):
+    # Opening a pipe would wait for ever.
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError("not a regular file")
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _pixels(image):
+    """uint8 `[H, W, 1]` or `[H, W, 3]`."""
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode in ("LA", "PA", "RGBA"):
+        if image.getchannel("A").getextrema()[0] < 255:
+            raise ValueError("it has transparent pixels; flatten it")
+        image = image.convert("L" if image.mode == "LA" else "RGB")
+    if image.mode in ("CMYK", "P", "YCbCr"):
+        image = image.convert("RGB")
+    elif image.mode == "1":
+        image = image.convert("L")
+    if image.mode not in ("L", "RGB"):
+        raise ValueError(f"mode {image.mode}; convert it to 8 bits a channel")
+    pixels = np.asarray(image)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _source(path):
+    if path.is_dir():
+        return _FolderSource(path)
+    if not path.exists():
+        raise FileNotFoundError(
+            "Expected a folder, a .tar, .tar.gz or .zip file. Received: "
+            f"{str(path)!r}, which does not exist."
+        )
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if start in (b"PK\x03\x04", b"PK\x05\x06"):
+        return _ZipSource(path)
+    return _TarSource(path)
+
+
+# A source is iterated over once and yields (path in the tree, what): None for
+# a folder, the bytes of an image, an `_Unreadable`, or, from a folder, the
+# path of a file, to be read in the thread that decodes it. `done` of `total`
+# tells how far it is; `ignored` collects the members not read for safety.
+
+
+class _FolderSource:
+    def __init__(self, path):
+        self.path, self.ignored = path, []
+        self.entries = list(self._walk())
+        self.total, self.done = len(self.entries), 0
+
+    def _walk(self):
+        for folder, inside, files in os.walk(
+            self.path, followlinks=True, onerror=_raise
+        ):
+            inside[:] = sorted(d for d in inside if self._enters(folder, d))
+            relative = pathlib.Path(folder).relative_to(self.path)
+            if relative.parts:
+                yield relative.as_posix(), None
+            for name in sorted(files):
+                path = (relative / name).as_posix()
+                if _is_image(path):
+                    yield path, os.path.join(folder, name)
+
+    def _enters(self, folder, name):
+        # A link to a folder above would lead in circles.
+        here = os.path.realpath(folder)
+        target = os.path.realpath(os.path.join(folder, name))
+        above = target == here or here.startswith(target + os.sep)
+        return not above and not _is_hidden(name)
+
+    def __iter__(self):
+        for entry in self.entries:
+            self.done += 1
+            yield entry
+
+
+class _TarSource:
+    def __init__(self, path):
+        self.path, self.ignored = path, []
+        self.total, self.done = path.stat().st_size, 0
+
+    def __iter__(self):
+        with open(self.path, "rb") as raw, _expanded(raw) as file:
+            yield from self._entries(raw, file)
+
+    def _entries(self, raw, file):
+        try:
+            with tarfile.open(fileobj=file, mode="r|") as archive:
+                for member in archive:
+                    self.done = raw.tell()
+                    yield from self._entry(archive, member)
+            # tarfile takes a file cut within a header for a whole one; the
+            # rest, read to its end, tells by its checksum.
+            _check_end(raw, file)
+        except MemoryError:
+            raise
+        # Each kind of compression has errors of its own.
+        except Exception as error:
+            raise ValueError(
+                "Expected a folder, a whole .tar, .tar.gz or .zip file. "
+                f"Received: {self.path} ({error}). Fetch or pack it again."
+            ) from error
+
+    def _entry(self, archive, member):
+        name = _inside(member.name)
+        if name is not None and member.isdir():
+            yield name, None
+        elif not _is_image(member.name):
+            yield from _folder_of(name)
+        elif name is None or not member.isreg():
+            self.ignored.append(member.name)
+        else:
+            yield name, archive.extractfile(member).read()
+
+
+class _ZipSource:
+    def __init__(self, path):
+        self.path, self.ignored = path, []
+        self.total, self.done = 0, 0
+
+    def __iter__(self):
+        try:
+            archive = zipfile.ZipFile(self.path)
+        except zipfile.BadZipFile as error:
+            raise ValueError(
+                f"Expected a whole .zip file. Received: {self.path} "
+                f"({error}). Fetch or pack it again."
+            ) from error
+        with archive:
+            members = archive.infolist()
+            self.total = len(members)
+            for member in members:
+                self.done += 1
+                yield from self._entry(archive, member)
+
+    def _entry(self, archive, member):
+        name = _inside(member.filename)
+        # The upper half holds the file's Unix mode, 0xA for a link.
+        link = member.external_attr >> 28 == 0xA
+        if name is not None and member.is_dir():
+            yield name, None
+        elif not _is_image(member.filename):
+            yield from _folder_of(name)
+        elif name is None or link:
+            self.ignored.append(member.filename)
+        else:
+            yield name, self._bytes(archive, member)
+
+    def _bytes(self, archive, member):
+        try:
+            return archive.read(member)
+        # A wrong checksum, a password, a compression of another kind.
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            RuntimeError,
+            NotImplementedError,
+        ) as error:
+            return _Unreadable(str(error))
+
+
+def _folder_of(name):
+    """The entry of a file's folder: not every archive has one of its own."""
+    folder = (name or "").rpartition("/")[0]
+    return [(folder, None)] if folder else []
+
+
+def _expanded(raw):
+    """The file, decompressed if its first bytes say so."""
+    start = raw.read(6)
+    raw.seek(0)
+    for magic, module in (
+        (b"\x1f\x8b", "gzip"),
+        (b"BZh", "bz2"),
+        (b"\xfd7zXZ\x00", "lzma"),
+    ):
+        if start.startswith(magic):
+            return importlib.import_module(module).open(raw)
+    return contextlib.nullcontext(raw)
+
+
+def _check_end(raw, file):
+    while file.read(1 << 20):
+        pass
+    if file is raw:
+        raw.seek(-min(512, raw.seek(0, os.SEEK_END)), os.SEEK_END)
+        if raw.read().strip(b"\0"):
+            raise EOFError("it has no end mark: cut short?")
+
+
+def _raise(error):
+    raise error
+
+
+def _is_hidden(name):
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _is_image(path):
+    parts = path.replace("\\", "/").split("/")
+    hidden = any(_is_hidden(p) for p in parts if p not in (".", ".."))
+    return not hidden and path.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _inside(name):
+    """The path of an archive's member, or None if outside or hidden."""
+    name = name.replace("\\", "/")
+    if name.startswith("/") or re.match("[A-Za-z]:/", name):
+        return None
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if not parts or any(_is_hidden(part) for part in parts):
+        return None
+    return "/".join(parts)
+
+
+class _Progress:
+    """A bar on a terminal, once reading has taken a moment."""
+
+    def __init__(self, title, source):
+        self.title, self.source = title, source
+        self.start, self.bar = time.monotonic(), None
+        self.wanted = sys.stderr.isatty()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.bar:
+            self.bar.stop()
+
+    def update(self):
+        if not self.wanted:
+            return
+        if self.bar:
+            self.bar.update(
+                self.task, completed=self.source.done, total=self.source.total
+            )
+        elif time.monotonic() - self.start > BAR_AFTER_SECONDS:
+            self._show()
+
+    def _show(self):
+        console = require("rich.console").Console(stderr=True)
+        self.bar = require("rich.progress").Progress(console=console)
+        self.task = self.bar.add_task(self.title, total=self.source.total)
+        self.bar.start()
+
+
+class _Cache:
+    """The decoded images of one archive, in the user's cache folder."""
+
+    def __init__(self, path):
+        path = path.resolve()
+        state = path.stat()
+        name = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+        self.file = _cache_dir() / f"images-{name}.npz"
+        # One file an archive: a changed archive replaces its old images.
+        self.key = f"{CACHE_FORMAT} {state.st_size} {state.st_mtime_ns} {path}"
+
+    def read(self):
+        """The tree, or None if there is none of the archive as it is."""
+        try:
+            # NumPy would leave a damaged file open.
+            with (
+                open(self.file, "rb") as file,
+                np.load(file, allow_pickle=False) as stored,
+            ):
+                if str(stored["key"]) != self.key:
+                    return None
+                tree = Tree(
+                    stored["images"],
+                    stored["paths"].tolist(),
+                    stored["folders"].tolist(),
+                )
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        # A damaged file makes NumPy raise nearly anything.
+        except Exception as error:
+            warnings.warn(
+                f"The cache {self.file} cannot be read ({error}); the images "
+                "are decoded again.",
+                stacklevel=2,
+            )
+            return None
+        alike = len(tree.images) == len(tree.paths)
+        return tree if alike and tree.images.dtype == np.uint8 else None
+
+    def write(self, tree):
+        temporary = None
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(
+                dir=self.file.parent, suffix=".tmp", delete=False
+            ) as file:
+                temporary = file.name
+                np.savez(
+                    file,
+                    key=np.array(self.key),
+                    images=tree.images,
+                    paths=np.array(tree.paths, str),
+                    folders=np.array(tree.folders, str),
+                )
+            os.replace(temporary, self.file)
+        except OSError as error:
+            if temporary:
+                with contextlib.suppress(OSError):
+                    os.remove(temporary)
+            warnings.warn(
+                f"The decoded images cannot be kept in {self.file.parent} "
+                f"({error}); the next run decodes them again. Name another "
+                "folder in CRL_CACHE_DIR.",
+                stacklevel=2,
+            )
+
+
+def _cache_dir():
+    named = os.environ.get("CRL_CACHE_DIR")
+    if named:
+        return pathlib.Path(named).expanduser()
+    return pathlib.Path.home() / ".cache" / "crl_keras"
