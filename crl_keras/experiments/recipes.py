@@ -377,7 +377,7 @@ def _learning_rate(recipe, steps_per_epoch):
     steps = recipe.epochs * steps_per_epoch
     # Steps count from 0, and Keras keeps the old rate up to its boundary
     # inclusive: the last step of the first half is the boundary. Rounding
-    # keeps 0.55 * 20, a little above 11, from becoming 12.
+    # keeps 0.14 * 50, a little above 7, from becoming 8.
     boundaries = [
         math.ceil(round(milestone * steps, 6)) - 1
         for milestone in recipe.milestones
