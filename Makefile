@@ -49,7 +49,7 @@ clean:
 	.venv/test/bin/python -m pip install $(PIP_OPTIONS) \
 	    keras tensorflow-cpu jax torch \
 	    filelock importlib_resources jinja2 matplotlib pillow ray rich \
-	    scikit-learn scipy tensorflow-datasets \
+	    scikit-learn scipy tensorboard tensorflow-datasets \
 	    build pytest ruff setuptools twine
 	touch $@
 

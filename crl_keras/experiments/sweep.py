@@ -107,6 +107,9 @@ def check_plan(plan):
     Raises OSError if the records cannot be written, ValueError if records
     that are there were made from other data.
     """
+    if plan.options.tensorboard:
+        require("tensorflow", "tensorboard")
+        require("tensorboard", "tensorboard")
     check_output(plan.output, 1)
     cache, needed = {}, 0
     made_of = {}

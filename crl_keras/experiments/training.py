@@ -250,7 +250,7 @@ def _make_recorder(model, config, dataset, folder, on_epoch, history):
         def on_train_batch_end(self, batch, logs=None):
             self.step = batch + 1
             if not math.isfinite(float(logs["loss"])):
-                rate = float(self.model.optimizer.learning_rate)
+                rate = _number(self.model.optimizer.learning_rate)
                 raise Diverged(self.epoch + 1, self.step, rate)
             self.trained = time.perf_counter()
 
@@ -258,7 +258,7 @@ def _make_recorder(model, config, dataset, folder, on_epoch, history):
             seconds = self.trained - self.started
             row = dict(
                 epoch=epoch + 1,
-                learning_rate=float(self.model.optimizer.learning_rate),
+                learning_rate=_number(self.model.optimizer.learning_rate),
                 train_loss=float(logs["loss"]),
                 train_accuracy=float(logs["accuracy"]),
                 test_loss=float(logs["val_loss"]),
@@ -268,21 +268,24 @@ def _make_recorder(model, config, dataset, folder, on_epoch, history):
                 images_per_second=len(dataset.train.labels) / seconds,
             )
             self.rows.append(row)
-            folder.save_state(
-                [np.asarray(v) for v in _values(model)], self.rows
-            )
+            values = [_to_numpy(v) for v in _state_variables(model)]
+            folder.save_state(values, self.rows)
             if on_epoch:
                 on_epoch(row)
 
     return Recorder()
 
 
-def _values(model):
+def _to_numpy(variable):
+    """Of one device, where a variable is mirrored on several."""
     import keras
 
-    return [
-        keras.ops.convert_to_numpy(v.value) for v in _state_variables(model)
-    ]
+    tensor = keras.ops.convert_to_tensor(variable)
+    return np.asarray(keras.ops.convert_to_numpy(tensor))
+
+
+def _number(variable):
+    return float(_to_numpy(variable))
 
 
 def _keras_callbacks(folder, options):

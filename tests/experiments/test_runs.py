@@ -271,7 +271,13 @@ def test_another_backend_is_an_error(tmp_path):
 
 
 def test_two_devices_train_as_one(tmp_path):
-    common = dict(losses=["crl"], epochs=2, recipe=dict(batch_size=50))
+    # Without augmentation: devices draw random numbers of their own.
+    common = dict(
+        losses=["crl"],
+        epochs=2,
+        augmented=False,
+        recipe=dict(batch_size=50),
+    )
     one = run(make_plan(tmp_path / "one", **common))
     plan = make_plan(tmp_path / "two", devices=2, **common)
     if BACKEND == "torch":
@@ -280,7 +286,7 @@ def test_two_devices_train_as_one(tmp_path):
         return
     ((key, two),) = run(plan).items()
     for a, b in zip(two.history, one[key].history, strict=True):
-        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=2e-2)
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
     with pytest.raises(ValueError, match="at most the 2"):
         run(make_plan(tmp_path / "three", devices=3, **common))
 
