@@ -231,7 +231,11 @@ def test_two_replicas_decay_as_one():
     results = []
     for strategy in (
         tf.distribute.get_strategy(),
-        tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]),
+        tf.distribute.MirroredStrategy(
+            ["CPU:0", "CPU:1"],
+            # Another strategy's collectives in this process would collide.
+            cross_device_ops=tf.distribute.ReductionToOneDevice(),
+        ),
     ):
         with strategy.scope():
             model = keras.Sequential(

@@ -1,6 +1,7 @@
 """Devices and the precision that suits them."""
 
 import contextlib
+import functools
 import platform
 
 
@@ -104,13 +105,22 @@ def device_scope(devices):
         names = [d.name for d in tf.config.list_logical_devices("GPU")]
         names = names or [d.name for d in tf.config.list_logical_devices("CPU")]
         _check_count(devices, names)
-        with tf.distribute.MirroredStrategy(names[:devices]).scope():
+        with _mirrored_strategy(tuple(names[:devices])).scope():
             yield
     else:
         raise NotImplementedError(
             "Keras shares a batch over several devices on JAX and TensorFlow. "
             f"Received: devices={devices} on PyTorch; set KERAS_BACKEND=jax"
         )
+
+
+@functools.lru_cache
+def _mirrored_strategy(names):
+    # One for all runs of a process: those of a second strategy would meet the
+    # first one's in TensorFlow's collectives, and stop at unequal shapes.
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(list(names))
 
 
 def _check_count(devices, found):

@@ -50,7 +50,13 @@ def test_tf_distribute(form):
     devices = [d.name for d in tf.config.list_logical_devices("CPU")]
     assert len(devices) == 2
     np.testing.assert_allclose(
-        train(tf.distribute.MirroredStrategy(devices)),
+        train(
+            tf.distribute.MirroredStrategy(
+                devices,
+                # Another strategy's collectives in this process would collide.
+                cross_device_ops=tf.distribute.ReductionToOneDevice(),
+            )
+        ),
         train(tf.distribute.get_strategy()),
         rtol=1e-5,
     )
