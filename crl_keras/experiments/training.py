@@ -246,6 +246,12 @@ def _make_recorder(model, config, dataset, folder, on_epoch, history):
         def on_epoch_begin(self, epoch, logs=None):
             self.started = time.perf_counter()
             self.epoch, self.step = epoch, 0
+            if config.backend == "torch":
+                # There, Keras's dropout draws from PyTorch's global generator,
+                # which is no variable: a resumed epoch has to draw the same.
+                import torch
+
+                torch.manual_seed(2**16 * config.seed + epoch)
 
         def on_train_batch_end(self, batch, logs=None):
             self.step = batch + 1
