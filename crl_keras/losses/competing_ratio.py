@@ -215,13 +215,17 @@ def _from_cross_entropy(cross_entropy, alpha, beta):
     """phi of the cross-entropy: Eq. (11), for labels of any kind."""
     if beta == 0:
         return cross_entropy
-    competing = -ops.expm1(-cross_entropy)  # 1 - p, exact where p is near 1.
     if alpha < SMALL_ALPHA:
         # Only from probabilities, which know 1 - p to no better than this.
-        competing = ops.maximum(competing, keras.backend.epsilon())
-    # log1p(alpha - 1 + ...) is log(alpha + ...), exact at alpha = 1 too, where
-    # the loss of a confident sample tends to 0.
-    return cross_entropy + beta * ops.log1p((alpha - 1.0) + competing)
+        competing = ops.maximum(
+            -ops.expm1(-cross_entropy), keras.backend.epsilon()
+        )
+        return cross_entropy + beta * ops.log(alpha + competing)
+    # log(alpha + 1 - p), exact where p is near 1, at alpha = 1 too, where the
+    # loss of a confident sample tends to 0.
+    log_term = ops.log1p((alpha - 1.0) - ops.expm1(-cross_entropy))
+    # PyTorch runs eagerly: in a small batch each operation counts.
+    return cross_entropy + (log_term if beta == 1 else beta * log_term)
 
 
 def _from_log_competing(cross_entropy, log_competing, alpha, beta):
