@@ -65,7 +65,8 @@ def test_against_numpy(momentum, nesterov):
 @VARIANTS
 @pytest.mark.parametrize("decay", [0.0, 0.05])
 def test_against_pytorch(momentum, nesterov, decay):
-    torch = pytest.importorskip("torch")
+    import torch
+
     w, grads = np.linspace(-2, 3, 6).reshape(3, 2), gradients()
     parameter = torch.nn.Parameter(torch.tensor(w, dtype=torch.float32))
     theirs = torch.optim.SGD(

@@ -1,4 +1,3 @@
-import importlib.util
 import io
 import os
 import pathlib
@@ -26,13 +25,6 @@ from crl_keras.experiments.datasets import limit
 from crl_keras.experiments.datasets import load_dataset
 
 once = pytest.mark.once
-needs_tfds = pytest.mark.skipif(
-    any(
-        importlib.util.find_spec(name) is None
-        for name in ("tensorflow_datasets", "importlib_resources")
-    ),
-    reason="tensorflow-datasets and importlib_resources are not installed",
-)
 REAL_DATA = os.environ.get("CRL_TEST_DATA")
 needs_real_data = pytest.mark.skipif(
     not REAL_DATA, reason="CRL_TEST_DATA names no folder of real data"
@@ -1091,7 +1083,6 @@ def stream(folder, name="tiny", **arguments):
     return streams.stream_tfds(f"tfds:{name}", data_dir=folder, **arguments)
 
 
-@needs_tfds
 def test_stream_says_what_it_holds(tfds_dir):
     data = stream(tfds_dir)
     assert data.name == "tfds:tiny" and data.class_names == ("cat", "dog")
@@ -1105,7 +1096,6 @@ def test_stream_says_what_it_holds(tfds_dir):
             assert (x[:, 0, 0, 0] % 2 == y).all()
 
 
-@needs_tfds
 def test_stream_shuffles_anew_each_epoch_from_the_seed(tfds_dir):
     import tensorflow as tf
 
@@ -1119,7 +1109,6 @@ def test_stream_shuffles_anew_each_epoch_from_the_seed(tfds_dir):
     assert numbers(data.test) == numbers(data.test) == [*range(7)]
 
 
-@needs_tfds
 def test_an_epoch_of_a_stream_has_an_order_of_its_own(tfds_dir):
     data, again = stream(tfds_dir, seed=1), stream(tfds_dir, seed=1)
     pipeline = data.epoch(2)
@@ -1131,7 +1120,6 @@ def test_an_epoch_of_a_stream_has_an_order_of_its_own(tfds_dir):
     assert numbers(data.epoch(2)) != numbers(data.epoch(3))
 
 
-@needs_tfds
 @pytest.mark.once
 def test_stream_resizes_and_crops(tfds_dir):
     data = stream(tfds_dir, image_size=10, resize_ratio=1.4)
@@ -1155,7 +1143,6 @@ def test_stream_resizes_and_crops(tfds_dir):
     np.testing.assert_array_equal(images.numpy(), tiny_images(7, 20, 40))
 
 
-@needs_tfds
 @pytest.mark.once
 def test_stream_splits(tfds_dir):
     assert numbers(stream(tfds_dir, "validated").test) == [*range(5)]
@@ -1175,7 +1162,6 @@ def test_stream_splits(tfds_dir):
             stream(tfds_dir, test_split=split)
 
 
-@needs_tfds
 @pytest.mark.once
 def test_imagenet_is_tested_on_its_validation_split():
     class Builder:
@@ -1187,7 +1173,6 @@ def test_imagenet_is_tested_on_its_validation_split():
     assert streams._default_test(Builder) == "validation"
 
 
-@needs_tfds
 @pytest.mark.once
 def test_what_cannot_be_streamed(tfds_dir):
     with pytest.raises(ValueError, match="data set of Tensor.*'absent_set'"):
@@ -1208,7 +1193,6 @@ def test_what_cannot_be_streamed(tfds_dir):
             stream(tfds_dir, **wrong)
 
 
-@needs_tfds
 @pytest.mark.once
 def test_which_features_can_be_streamed():
     import tensorflow_datasets
@@ -1236,7 +1220,6 @@ def test_which_features_can_be_streamed():
                 keys(*odd, supervised)
 
 
-@needs_tfds
 @pytest.mark.once
 def test_a_set_that_cannot_be_prepared(tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
@@ -1252,7 +1235,6 @@ def test_a_set_that_cannot_be_prepared(tmp_path, monkeypatch):
         streams.stream_tfds("imagenet2012")
 
 
-@needs_tfds
 @pytest.mark.once
 def test_svhn_from_tfds(tfds_dir, tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
@@ -1281,7 +1263,6 @@ def test_svhn_from_tfds(tfds_dir, tmp_path, monkeypatch):
         load_dataset("svhn")
 
 
-@needs_tfds
 def test_a_model_fits_a_stream(tfds_dir):
     data = stream(tfds_dir)
     model = keras.Sequential(
