@@ -149,6 +149,37 @@ def top_k_accuracy(logits, labels, k=5):
     return _top_k(logits, labels, k)
 
 
+def one_off_accuracy(logits, labels, k=1):
+    """Share of the samples predicted within `k` classes of their label.
+
+    `(1/N) sum_i [|argmax_j x_ij - y_i| <= k]` over `N` samples with logits
+    `x_i` and labels `y_i`, for classes whose numbers follow their order, as
+    age groups do. Range `[0, 1]`.
+
+    Args:
+        logits: numbers, shape `[samples, classes]`.
+        labels: integers, shape `[samples]`.
+        k: an integer of 0 or more. The default, 1, is Adience's; 0 gives
+            `accuracy`.
+
+    Raises:
+        ValueError: for logits or labels the module does not take, or `k` out
+            of its range.
+
+    Source: Eidinger, Enbar and Hassner, IEEE TIFS 9 (2014), 2170-2179; the
+    paper prints it in percent in Table X.
+
+    >>> one_off_accuracy([[3, 2, 1], [3, 2, 1], [3, 2, 1]], [0, 1, 2])
+    0.6666666666666666
+    """
+    logits, labels = _checked(logits, labels)
+    if not _is_integer(k) or k < 0:
+        raise ValueError(
+            f"`k` must be an integer of 0 or more. Received: k={k!r}"
+        )
+    return float(np.mean(np.abs(_predicted(logits) - labels) <= k))
+
+
 def negative_log_likelihood(logits, labels):
     """Mean of `-log p_y` in nats: 0 for certainty, `log(classes)` for guessing.
 

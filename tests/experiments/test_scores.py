@@ -45,6 +45,28 @@ def two_class_logits(confidence):
     return np.log(np.stack([confidence, 1 - confidence], axis=1))
 
 
+@pytest.mark.parametrize("k, right", [(0, 4), (1, 5), (2, 6), (9, 6)])
+def test_one_off_accuracy_by_hand(k, right):
+    # Of the labels, the predictions are 0, 0, 0, 0, 1 and 2 classes away.
+    labels = LABELS.copy()
+    labels[2] = 1
+    assert scores.one_off_accuracy(LOGITS, labels, k) == right / 6
+
+
+def test_one_off_accuracy_without_k_is_adiences():
+    logits, labels = random_case()
+    at_one = scores.one_off_accuracy(logits, labels, k=1)
+    assert scores.one_off_accuracy(logits, labels) == at_one
+    exact = scores.one_off_accuracy(logits, labels, k=0)
+    assert exact == scores.accuracy(logits, labels) < at_one
+
+
+@pytest.mark.parametrize("k", [-1, 1.0, True, "1"])
+def test_one_off_accuracy_refuses_k(k):
+    with pytest.raises(ValueError, match="`k` must be an integer of 0 or more"):
+        scores.one_off_accuracy(LOGITS, LABELS, k)
+
+
 def test_softmax_matches_a_loop():
     logits, _ = random_case()
     expected = probability_rows(logits)
