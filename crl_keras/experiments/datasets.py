@@ -83,30 +83,27 @@ class Split:
     labels: np.ndarray
 
     def __post_init__(self):
-        images, labels = np.asarray(self.images), np.asarray(self.labels)
+        images = np.asarray(self.images)
         if images.dtype != np.uint8 or images.ndim != 4:
             raise ValueError(
                 "Expected images as uint8 of shape (N, H, W, C). Received: "
                 f"{images.dtype} of shape {images.shape}."
             )
-        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(
-                "Expected labels as integers of shape (N,); take the argmax "
-                "of one-hot rows and squeeze a column. Received: "
-                f"{labels.dtype} of shape {labels.shape}."
-            )
+        labels = as_labels(self.labels)
         if len(images) != len(labels) or not len(labels):
             raise ValueError(
                 "Expected as many images as labels, at least one. Received: "
                 f"{len(images)} images and {len(labels)} labels."
             )
-        # Before the conversion, where a large value would wrap around.
-        _check_range(labels, np.iinfo(np.int32).max)
         object.__setattr__(self, "images", images)
-        object.__setattr__(self, "labels", labels.astype(np.int32))
+        object.__setattr__(self, "labels", labels)
 
     def __len__(self):
         return len(self.labels)
+
+    def take(self, indices):
+        """The samples at these positions, as another `Split`."""
+        return Split(self.images[indices], self.labels[indices])
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,13 +130,8 @@ class Dataset:
     held_out: Split | None = None
 
     def __post_init__(self):
-        names = tuple(str(name) for name in self.class_names)
+        names = as_class_names(self.class_names)
         object.__setattr__(self, "class_names", names)
-        if len(names) < 2 or len(set(names)) < len(names):
-            raise ValueError(
-                "Expected at least two classes with names of their own. "
-                f"Received: {names}."
-            )
         for where, split in self._splits():
             if split.images.shape[1:] != self.input_shape:
                 raise ValueError(
@@ -147,7 +139,7 @@ class Dataset:
                     f"images, {self.input_shape}. Received: "
                     f"{split.images.shape[1:]}."
                 )
-            _check_labels(split.labels, names, where)
+            check_labels(split.labels, names, where)
 
     def _splits(self):
         splits = (
@@ -183,7 +175,32 @@ class Dataset:
         return digest.hexdigest()[:16]
 
 
-def _check_range(labels, classes):
+def as_labels(labels):
+    """The labels as int32 `[N]`, or a ValueError that says what is wrong."""
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            "Expected labels as integers of shape (N,); take the argmax "
+            "of one-hot rows and squeeze a column. Received: "
+            f"{labels.dtype} of shape {labels.shape}."
+        )
+    # Before the conversion, where a large value would wrap around.
+    check_range(labels, np.iinfo(np.int32).max)
+    return labels.astype(np.int32)
+
+
+def as_class_names(class_names):
+    """The names as a tuple of str, or a ValueError that says what is wrong."""
+    names = tuple(str(name) for name in class_names)
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError(
+            "Expected at least two classes with names of their own. "
+            f"Received: {names}."
+        )
+    return names
+
+
+def check_range(labels, classes):
     wrong = (labels < 0) | (labels >= classes)
     if wrong.any():
         first = int(np.argmax(wrong))
@@ -194,8 +211,8 @@ def _check_range(labels, classes):
         )
 
 
-def _check_labels(labels, class_names, where):
-    _check_range(labels, len(class_names))
+def check_labels(labels, class_names, where):
+    check_range(labels, len(class_names))
     counts = np.bincount(labels, minlength=len(class_names))
     empty = [class_names[k] for k in np.flatnonzero(counts == 0)]
     if empty:
@@ -272,7 +289,8 @@ def hold_out(dataset, fraction, seed=0):
     """Moves a stratified part of the training split to `held_out`.
 
     Args:
-        dataset: `Dataset` without a held-out part.
+        dataset: `Dataset`, or `FileDataset` of `image_files`, without a
+            held-out part.
         fraction: float in `[0, 1)`, the share of each class, rounded, but at
             least one image and not all; 0 returns the data set unchanged.
         seed: int in `[0, 2**32)`, draws the images; 0 by default.
@@ -302,8 +320,8 @@ def hold_out(dataset, fraction, seed=0):
     )
     return replace(
         dataset,
-        train=_part(dataset.train, kept),
-        held_out=_part(dataset.train, held),
+        train=dataset.train.take(kept),
+        held_out=dataset.train.take(held),
     )
 
 
@@ -311,7 +329,7 @@ def limit(dataset, train=None, test=None, seed=0):
     """Stratified subsets of the splits, for a quick run.
 
     Args:
-        dataset: `Dataset`; its held-out part stays as it is.
+        dataset: `Dataset` or `FileDataset`; its held-out part stays as it is.
         train, test: int, how many images to keep, at least one a class; None,
             the default, or a number above the split's size keeps all.
         seed: int in `[0, 2**32)`, draws the images; 0 by default.
@@ -357,10 +375,6 @@ def channel_statistics(split):
     return mean, np.sqrt(variance)
 
 
-def _part(split, indices):
-    return Split(split.images[indices], split.labels[indices])
-
-
 def _quotas(counts, size):
     """Shares of `size` in proportion to `counts`, summing to it."""
     exact = counts * (size / counts.sum())
@@ -392,7 +406,7 @@ def _stratified_parts(labels, fraction, class_names, seed):
             "Expected at least two images of every class, one for each part. "
             f"Received one of {some(small)}. Add images or remove the class."
         )
-    _check_labels(labels, class_names, "whole")
+    check_labels(labels, class_names, "whole")
     quotas = _quotas(counts, round(fraction * len(labels)))
     chosen = _draw(labels, np.clip(quotas, 1, counts - 1), seed)
     rest = np.ones(len(labels), bool)
@@ -413,7 +427,7 @@ def _limited(split, size, where, classes, seed):
     # What the smallest classes got beyond their share, the largest give.
     while quotas.sum() > size:
         quotas[np.argmax(quotas)] -= 1
-    return _part(split, _draw(split.labels, quotas, seed))
+    return split.take(_draw(split.labels, quotas, seed))
 
 
 def _digits():
@@ -429,7 +443,7 @@ def _digits():
         random_state=0,
     )
     whole = Split(images, digits.target)
-    return Dataset("digits", _part(whole, train), _part(whole, test), DIGITS)
+    return Dataset("digits", whole.take(train), whole.take(test), DIGITS)
 
 
 def _downloaded(name):
@@ -599,7 +613,7 @@ def _as_dataset(name, tree, layout, seed):
         train, test = _stratified_parts(
             whole.labels, TEST_FRACTION, layout.class_names, seed
         )
-        splits = {"train": _part(whole, train), "test": _part(whole, test)}
+        splits = {"train": whole.take(train), "test": whole.take(test)}
     held_out = splits.get("validation") if "test" in splits else None
     test = splits["test" if "test" in splits else "validation"]
     return Dataset(name, splits["train"], test, layout.class_names, held_out)
@@ -609,7 +623,7 @@ def _labelled(images, rows, class_names, where):
     counts = [len(rows[name]) for name in class_names]
     labels = np.repeat(np.arange(len(class_names)), counts)
     # Here, not in Dataset alone: a split may have no image at all.
-    _check_labels(labels, class_names, where)
+    check_labels(labels, class_names, where)
     order = np.concatenate([rows[name] for name in class_names])
     return Split(images[order.astype(int)], labels)
 

@@ -74,7 +74,7 @@ def read_tree(path, skip_unreadable=False, cache=True):
 def _decoded_tree(source, path, skip_unreadable):
     images, folders, skipped = {}, set(), []
     first = None
-    with _Progress(f"Reading {path.name}", source) as progress:
+    with ReadingProgress(f"Reading {path.name}", source) as progress:
         for name, result in _decode_all(source):
             progress.update()
             if result is None:
@@ -271,7 +271,7 @@ class _TarSource:
         self.total, self.done = path.stat().st_size, 0
 
     def __iter__(self):
-        with open(self.path, "rb") as raw, _expanded(raw) as file:
+        with open(self.path, "rb") as raw, expanded(raw) as file:
             yield from self._entries(raw, file)
 
     def _entries(self, raw, file):
@@ -282,7 +282,7 @@ class _TarSource:
                     yield from self._entry(archive, member)
             # tarfile takes a file cut within a header for a whole one; the
             # rest, read to its end, tells by its checksum.
-            _check_end(raw, file)
+            check_end(raw, file)
         except MemoryError:
             raise
         # Each kind of compression has errors of its own.
@@ -357,7 +357,7 @@ def _folder_of(name):
     return [(folder, None)] if folder else []
 
 
-def _expanded(raw):
+def expanded(raw):
     """The file, decompressed if its first bytes say so."""
     start = raw.read(6)
     raw.seek(0)
@@ -371,7 +371,7 @@ def _expanded(raw):
     return contextlib.nullcontext(raw)
 
 
-def _check_end(raw, file):
+def check_end(raw, file):
     while file.read(1 << 20):
         pass
     if file is raw:
@@ -405,7 +405,7 @@ def _inside(name):
     return "/".join(parts)
 
 
-class _Progress:
+class ReadingProgress:
     """A bar on a terminal, once reading has taken a moment."""
 
     def __init__(self, title, source):
