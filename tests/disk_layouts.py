@@ -103,7 +103,8 @@ class CarRow:
     def __init__(self, number, label):
         self.fname = f"{number:05d}.jpg"
         self.label = label
-        self.box = (39 + number, 116, 569, 375)
+        # The second reaches beyond its image, as a few of the real ones do.
+        self.box = (1 + number % 5, 2, 20 if number == 2 else 12, 15)
         self.image = jpeg(10 * number, 50 * label)
 
 
