@@ -103,7 +103,7 @@ class CarRow:
     def __init__(self, number, label):
         self.fname = f"{number:05d}.jpg"
         self.label = label
-        # The second reaches beyond its image, as a few of the real ones do.
+        # The second reaches beyond its image.
         self.box = (1 + number % 5, 2, 20 if number == 2 else 12, 15)
         self.image = jpeg(10 * number, 50 * label)
 

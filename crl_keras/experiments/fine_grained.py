@@ -120,7 +120,7 @@ def _rows(path, kind, columns=1):
     for number, line in enumerate(text.splitlines(), 1):
         try:
             # A name may have spaces where it is all there is.
-            key, *values = line.split(maxsplit=columns)
+            key, *values = line.strip().split(maxsplit=columns)
             if len(values) != columns or key in rows:
                 raise ValueError
             rows[key] = tuple(kind(value) for value in values)
@@ -185,8 +185,8 @@ def read_cars(path):
 
     Returns a `FileDataset` named "cars" with the official split: 8,144 images
     for training and 8,041 for the test. Boxes are the numbers of the .mat
-    files, which count pixels from 1, or None for folders of classes. Of such
-    folders the classes are those that there are, in the official order.
+    files as they stand, or None for folders of classes. Of such folders the
+    classes are those that there are, in the official order.
 
     Warns:
         IncompleteDataWarning: for other numbers of images.
