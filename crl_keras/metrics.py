@@ -54,7 +54,7 @@ class OneOffAccuracy(keras.metrics.MeanMetricWrapper):
         dtype: Dtype of the result. Defaults to `None`, which means
             `keras.config.floatx()`.
 
-    Call arguments of `update_state`:
+    Call arguments:
         y_true: Integer labels in [0, classes), shape `(N,)` or `(N, 1)`. One
             out of range counts as wrong.
         y_pred: Logits or probabilities, `(N, classes)`, at least 2 classes.

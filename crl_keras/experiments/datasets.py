@@ -303,18 +303,9 @@ def hold_out(dataset, fraction, seed=0):
     >>> len(digits.train), len(digits.held_out)
     (1212, 135)
     """
-    if not 0 <= fraction < 1:
-        raise ValueError(
-            f"Expected a fraction in [0, 1). Received: fraction={fraction}."
-        )
+    check_fraction(dataset, fraction)
     if fraction == 0:
         return dataset
-    if dataset.held_out is not None:
-        raise ValueError(
-            f"Expected a data set without a held-out part. Received: "
-            f"{dataset.name!r} with {len(dataset.held_out)} images held out. "
-            "Use a fraction of 0."
-        )
     kept, held = _stratified_parts(
         dataset.train.labels, fraction, dataset.class_names, seed
     )
@@ -323,6 +314,20 @@ def hold_out(dataset, fraction, seed=0):
         train=dataset.train.take(kept),
         held_out=dataset.train.take(held),
     )
+
+
+def check_fraction(dataset, fraction):
+    """Raises unless this share of the training split can be held out."""
+    if not 0 <= fraction < 1:
+        raise ValueError(
+            f"Expected a fraction in [0, 1). Received: fraction={fraction}."
+        )
+    if fraction and dataset.held_out is not None:
+        raise ValueError(
+            f"Expected a data set without a held-out part. Received: "
+            f"{dataset.name!r} with {len(dataset.held_out)} images held out. "
+            "Use a fraction of 0."
+        )
 
 
 def limit(dataset, train=None, test=None, seed=0):

@@ -17,7 +17,10 @@ from crl_keras.experiments import adience
 from crl_keras.experiments.adience import clean_age
 from crl_keras.experiments.adience import expected_counts
 from crl_keras.experiments.adience import explain_counts
+from crl_keras.experiments.adience import hold_out_people
 from crl_keras.experiments.adience import read_adience
+from crl_keras.experiments.image_files import FileDataset
+from crl_keras.experiments.image_files import FileSplit
 from crl_keras.experiments.image_files import IncompleteDataWarning
 
 pytestmark = pytest.mark.once
@@ -352,6 +355,59 @@ def test_where_nothing_is(tmp_path):
         read_adience(tmp_path / "absent", 0)
     with pytest.raises(FileNotFoundError, match="an empty folder"):
         read_adience(tmp_path, 0)
+
+
+def people(count, groups=8, each=5):
+    """Training faces of people who each have some age groups."""
+    rows = [
+        (f"/data/aligned/{p}@N00/face.{p}.{k}_{i}.jpg", k)
+        for p in range(count)
+        for k in {p % 8, (p + 3) % 8, *range(groups - 2)}
+        for i in range(each + p % 3)
+    ]
+    paths, labels = zip(*rows, strict=True)
+    test = [f"/data/aligned/test@N00/{k}.jpg" for k in range(8)]
+    return FileDataset(
+        "adience/fold_0",
+        FileSplit(paths, np.array(labels)),
+        FileSplit(test, np.arange(8)),
+        NAMES,
+    )
+
+
+def users(split):
+    return {pathlib.Path(path).parent.name for path in split.paths}
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
+def test_people_are_held_out_as_a_whole(fraction):
+    data = people(40, groups=4)
+    parts = hold_out_people(data, fraction, seed=3)
+    assert parts.name == data.name and parts.test is data.test
+    assert not users(parts.train) & users(parts.held_out)
+    both = sorted(parts.train.paths + parts.held_out.paths)
+    assert both == sorted(data.train.paths)
+    share = len(parts.held_out) / len(data.train)
+    assert share == pytest.approx(fraction, abs=0.02)
+    for split in (parts.train, parts.held_out):
+        assert set(split.labels) == set(range(8))
+        for path, label in zip(split.paths, split.labels, strict=True):
+            assert f".{label}_" in path
+    assert hold_out_people(data, fraction, 3).fingerprint == parts.fingerprint
+    assert hold_out_people(data, fraction, 4).fingerprint != parts.fingerprint
+
+
+def test_people_cannot_always_be_held_out():
+    data = people(8, groups=2)
+    assert hold_out_people(data, 0) is data
+    for fraction in (0.1, 0.999):
+        with pytest.raises(ValueError, match="none in 100 draws from 8 people"):
+            hold_out_people(data, fraction)
+    with pytest.raises(ValueError, match=r"in \[0, 1\)"):
+        hold_out_people(data, 1.0)
+    parts = hold_out_people(people(40), 0.2)
+    with pytest.raises(ValueError, match="without a held-out part"):
+        hold_out_people(parts, 0.2)
 
 
 @pytest.mark.parametrize("fold", [-1, 5, True, 1.0, "0", None])

@@ -151,6 +151,21 @@ def test_the_fingerprint_follows_the_lists_and_not_the_place():
     assert len(prints) == len(others) and data.fingerprint not in prints
 
 
+def test_the_fingerprint_knows_where_a_split_ends():
+    paths = [f"/data/{i}.jpg" for i in range(8)]
+    whole = FileSplit(paths, np.arange(8) % 2)
+    prints = {
+        FileDataset(
+            "toy",
+            whole.take(np.arange(end)),
+            whole.take(np.arange(end, 8)),
+            "ab",
+        ).fingerprint
+        for end in (3, 4, 5)
+    }
+    assert len(prints) == 3
+
+
 def test_hold_out_and_limit_keep_paths_labels_and_boxes_together():
     data = toy(counts=(60, 40), boxes=True)
     parts = hold_out(data, 0.1, seed=3)
