@@ -85,6 +85,13 @@ def test_cub_as_an_archive(tmp_path, name):
     assert again.fingerprint == first.fingerprint
 
 
+def test_cub_lists_that_an_editor_has_touched(tmp_path):
+    files, rows = cub_files()
+    lists = {k: v for k, v in files.items() if k.endswith(".txt")}
+    touched = {k: v.replace("\n", " \r\n") for k, v in lists.items()}
+    check_cub(tiny(read_cub, write(tmp_path, files | touched)), rows)
+
+
 def test_cub_without_boxes(tmp_path):
     write(tmp_path, cub_files()[0])
     (tmp_path / "bounding_boxes.txt").unlink()
