@@ -45,3 +45,14 @@ def pytest_report_header():
 @pytest.fixture(autouse=True)
 def seed():
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def no_draws(monkeypatch):
+    """Weights of 0, made in no time, where a test is about sizes alone."""
+    zeros = keras.initializers.Zeros()
+    for kind in ("RandomUniform", "VarianceScaling"):
+        kind = getattr(keras.initializers, kind)
+        monkeypatch.setattr(
+            kind, "__call__", lambda _, *args, **kwargs: zeros(*args, **kwargs)
+        )
