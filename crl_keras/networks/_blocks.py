@@ -56,6 +56,7 @@ def pad(x, size, strides):
 
 
 def norm(x):
+    """PyTorch's defaults, whose momentum of 0.1 is 0.9 in Keras."""
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
 
 

@@ -1,7 +1,4 @@
-"""ResNets of four stages for small images, as the paper's authors build them.
-
-Also with the usual widths.
-"""
+"""ResNet-34, 50 and 101 for small images: the authors' widths and others."""
 
 import keras
 from keras import layers
