@@ -1,4 +1,7 @@
-"""The networks: sizes, logits, saving, and ResNet-20 against PyTorch's."""
+"""The networks, the small ones in full; ResNet-20 against PyTorch's.
+
+Those of test_paper_networks.py are too large to be built here again and again.
+"""
 
 import keras
 import numpy as np
@@ -13,7 +16,7 @@ SHAPES = {
     "zhu2018": (10, 12, 3),
     "resnet20": (8, 8, 1),
 }
-every_network = pytest.mark.parametrize("name", networks.NETWORKS)
+every_network = pytest.mark.parametrize("name", SHAPES)
 
 
 def images(shape, n=3):
@@ -25,7 +28,7 @@ def trainable(model):
 
 
 @pytest.mark.once
-def test_parameters():
+def test_parameters(no_draws):
     cifar, mnist = (32, 32, 3), (28, 28, 1)
     expected = {
         ("logistic", mnist): 784 * 10 + 10,
@@ -107,7 +110,7 @@ def test_same_seed_same_weights(name):
 
 
 @pytest.mark.once
-def test_channels_are_last_whatever_keras_is_told():
+def test_channels_are_last_whatever_keras_is_told(no_draws):
     keras.config.set_image_data_format("channels_first")
     try:
         for name, shape in SHAPES.items():
@@ -196,7 +199,8 @@ def test_resnet20_computes_what_pytorch_does(size, training):
 @pytest.mark.once
 @pytest.mark.parametrize("name", [None, "resnet21", "ResNet20"])
 def test_unknown_name(name):
-    valid = "logistic, mlp, zhu2018, resnet20"
+    assert list(networks.NETWORKS)[:4] == list(SHAPES)
+    valid = ", ".join(networks.NETWORKS)
     with pytest.raises(
         ValueError, match=f"one of: {valid}. Received: {name!r}"
     ):
@@ -207,7 +211,7 @@ def test_unknown_name(name):
 @pytest.mark.parametrize(
     ("name", "smallest"), [("zhu2018", 10), ("resnet20", 4)]
 )
-def test_too_small(name, smallest):
+def test_too_small(name, smallest, no_draws):
     networks.build_network(name, (smallest, smallest, 1), 10)
     for shape in [(smallest - 1, 64, 1), (64, smallest - 1, 1)]:
         with pytest.raises(ValueError, match=f"at least {smallest} x"):
@@ -215,11 +219,11 @@ def test_too_small(name, smallest):
 
 
 @pytest.mark.once
-@every_network
+@pytest.mark.parametrize("name", networks.NETWORKS)
 def test_wrong_shapes_and_classes(name):
     for shape in [(64,), (8, 8), (8, 8, 0), (None, 8, 1), 8, (8.0, 8, 1)]:
         with pytest.raises(ValueError, match="input_shape"):
             networks.build_network(name, shape, 10)
     for classes in [1, 0, -3, 2.0, None]:
         with pytest.raises(ValueError, match="`classes` must be an integer"):
-            networks.build_network(name, SHAPES[name], classes)
+            networks.build_network(name, (32, 32, 3), classes)

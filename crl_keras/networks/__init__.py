@@ -1,15 +1,37 @@
 """Networks by name, from scaled images to logits."""
 
+from crl_keras.networks.densenet import densenet40 as densenet40
+from crl_keras.networks.mobilenet import mobilenetv2 as mobilenetv2
+from crl_keras.networks.resnet import resnet34 as resnet34
+from crl_keras.networks.resnet import resnet34_w64 as resnet34_w64
+from crl_keras.networks.resnet import resnet50 as resnet50
+from crl_keras.networks.resnet import resnet50_w64 as resnet50_w64
+from crl_keras.networks.resnet import resnet101 as resnet101
+from crl_keras.networks.resnet import resnet101_w64 as resnet101_w64
 from crl_keras.networks.resnet_cifar import resnet20 as resnet20
+from crl_keras.networks.resnet_preact import resnet164 as resnet164
 from crl_keras.networks.simple import logistic as logistic
 from crl_keras.networks.simple import mlp as mlp
 from crl_keras.networks.simple import zhu2018 as zhu2018
+from crl_keras.networks.vgg import vgg16 as vgg16
+from crl_keras.networks.vgg import vgg19 as vgg19
 
 NETWORKS = {
     "logistic": logistic,
     "mlp": mlp,
     "zhu2018": zhu2018,
     "resnet20": resnet20,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "resnet101": resnet101,
+    "resnet34_w64": resnet34_w64,
+    "resnet50_w64": resnet50_w64,
+    "resnet101_w64": resnet101_w64,
+    "resnet164": resnet164,
+    "vgg16": vgg16,
+    "vgg19": vgg19,
+    "densenet40": densenet40,
+    "mobilenetv2": mobilenetv2,
 }
 
 

@@ -4,8 +4,11 @@ import keras
 from keras import layers
 from keras import ops
 
-from crl_keras.networks.simple import check_shape
-from crl_keras.networks.simple import logits
+from crl_keras.networks._blocks import check_shape
+from crl_keras.networks._blocks import he_conv
+from crl_keras.networks._blocks import norm
+from crl_keras.networks._blocks import pooled_logits
+from crl_keras.networks._blocks import relu
 
 WIDTHS = (16, 32, 64)
 
@@ -54,26 +57,18 @@ def resnet20(input_shape, classes):
 
 def _resnet(input_shape, classes, blocks, name):
     inputs = keras.Input(input_shape)
-    x = layers.ReLU()(_norm(_conv(inputs, WIDTHS[0])))
+    x = relu(norm(he_conv(inputs, WIDTHS[0])))
     for stage, width in enumerate(WIDTHS):
         for block in range(blocks):
             strides = 2 if stage and not block else 1
             x = _basic_block(x, width, strides)
-    x = layers.GlobalAveragePooling2D(data_format="channels_last")(x)
-    # The weights of torch.nn.Linear: U(+-1 / sqrt(fan_in)), bias too.
-    limit = WIDTHS[-1] ** -0.5
-    head = logits(
-        classes,
-        kernel_initializer=keras.initializers.RandomUniform(-limit, limit),
-        bias_initializer=keras.initializers.RandomUniform(-limit, limit),
-    )
-    return keras.Model(inputs, head(x), name=name)
+    return keras.Model(inputs, pooled_logits(x, classes), name=name)
 
 
 def _basic_block(x, width, strides):
-    y = layers.ReLU()(_norm(_conv(x, width, strides)))
-    y = _norm(_conv(y, width))
-    return layers.ReLU()(layers.Add()([_shortcut(x, width, strides), y]))
+    y = relu(norm(he_conv(x, width, strides=strides)))
+    y = norm(he_conv(y, width))
+    return relu(layers.Add()([_shortcut(x, width, strides), y]))
 
 
 def _shortcut(x, width, strides):
@@ -86,25 +81,3 @@ def _shortcut(x, width, strides):
     if new:
         x = ops.pad(x, [[0, 0], [0, 0], [0, 0], [new // 2, new - new // 2]])
     return x
-
-
-def _conv(x, filters, strides=1):
-    padding = "same"
-    if strides != 1:
-        x = layers.ZeroPadding2D(1, data_format="channels_last")(x)
-        padding = "valid"
-    return layers.Conv2D(
-        filters,
-        3,
-        strides=strides,
-        padding=padding,
-        use_bias=False,
-        data_format="channels_last",
-        kernel_initializer=keras.initializers.VarianceScaling(
-            2.0, mode="fan_out", distribution="untruncated_normal"
-        ),
-    )(x)
-
-
-def _norm(x):
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)

@@ -3,6 +3,9 @@
 import keras
 from keras import layers
 
+from crl_keras.networks._blocks import check_shape
+from crl_keras.networks._blocks import logits
+
 
 def logistic(input_shape, classes):
     """Builds softmax regression: one linear layer on the flattened pixels.
@@ -118,32 +121,3 @@ def zhu2018(input_shape, classes):
     x = layers.Dense(512, activation="relu")(x)
     x = layers.Dropout(0.5)(x)
     return keras.Model(inputs, logits(classes)(x), name="zhu2018")
-
-
-def logits(classes, **kwargs):
-    """The last layer: linear, in float32 under any dtype policy."""
-    return layers.Dense(classes, dtype="float32", name="logits", **kwargs)
-
-
-def check_shape(network, input_shape, classes, smallest=1):
-    """Raises ValueError for images that the network cannot take."""
-    sizes = tuple(input_shape) if hasattr(input_shape, "__iter__") else ()
-    if len(sizes) != 3 or not all(_is_count(n) for n in sizes):
-        raise ValueError(
-            "`input_shape` must be (height, width, channels), three positive "
-            f"integers. Received: input_shape={input_shape!r}"
-        )
-    if not _is_count(classes) or classes < 2:
-        raise ValueError(
-            "`classes` must be an integer, at least 2. "
-            f"Received: classes={classes!r}"
-        )
-    if min(sizes[:2]) < smallest:
-        raise ValueError(
-            f"{network} needs images of at least {smallest} x {smallest} "
-            f"pixels. Received: input_shape={sizes}"
-        )
-
-
-def _is_count(number):
-    return hasattr(number, "__index__") and number > 0

@@ -1,0 +1,74 @@
+"""The pre-activation ResNet-164 for small images."""
+
+import keras
+from keras import layers
+
+from crl_keras.networks._blocks import check_shape
+from crl_keras.networks._blocks import he_conv
+from crl_keras.networks._blocks import norm
+from crl_keras.networks._blocks import pooled_logits
+from crl_keras.networks._blocks import relu
+
+WIDTHS = (16, 32, 64)
+
+
+def resnet164(input_shape, classes):
+    """Builds the pre-activation ResNet-164: 54 bottleneck blocks.
+
+    conv3x3 to 16 channels, three stages of 18 blocks with widths 16, 32 and
+    64, the second and third halving the map, then BN-ReLU, the mean of the map
+    and a linear layer. A block is BN-ReLU-conv1x1-BN-ReLU-conv3x3-BN-ReLU and
+    conv1x1 to four times its width, plus its shortcut. The first block of a
+    stage projects by a bare conv1x1, of what its first BN-ReLU gives; the
+    others pass their input on. 1,703,258 trainable parameters at 10 classes,
+    1,726,388 at 100.
+
+    The paper cites the first ResNet paper for it; its code builds this network
+    of the second one.
+
+    As in PyTorch: stride-2 convolutions pad one pixel on all sides; batch
+    normalisation with momentum 0.9 and epsilon 1e-5; convolutions drawn from
+    `N(0, 2 / (k * k * filters))` for a k x k kernel; the last layer from
+    `U(+-1/16)`, bias too. What remains different: the running variance is that
+    of the batch, in PyTorch its unbiased estimate.
+
+    Args:
+        input_shape: `(height, width, channels)`, at least 4 x 4. Made for
+            32 x 32; a global average ends it, so other sizes will do.
+        classes: Number of classes, at least 2.
+
+    Returns:
+        `keras.Model` from scaled float images to float32 logits
+        `(batch, classes)`.
+
+    Raises:
+        ValueError: `input_shape` or `classes` is no such thing, or the images
+            are smaller than 4 x 4.
+
+    Source: `preact_resnet164_cifar` in models/resnet_cifar.py of
+    guoyurong0104/CRL-code @b66d835; He et al.,
+    [Identity Mappings](https://arxiv.org/abs/1603.05027).
+    """
+    check_shape("resnet164", input_shape, classes, smallest=4)
+    return _preact_resnet(input_shape, classes, blocks=18, name="resnet164")
+
+
+def _preact_resnet(input_shape, classes, blocks, name):
+    inputs = keras.Input(input_shape)
+    x = he_conv(inputs, WIDTHS[0])
+    for stage, width in enumerate(WIDTHS):
+        for block in range(blocks):
+            strides = 2 if stage and not block else 1
+            x = _bottleneck(x, width, strides)
+    x = relu(norm(x))
+    return keras.Model(inputs, pooled_logits(x, classes), name=name)
+
+
+def _bottleneck(x, width, strides):
+    y = relu(norm(x))
+    if strides != 1 or x.shape[-1] != 4 * width:
+        x = he_conv(y, 4 * width, 1, strides)
+    y = he_conv(y, width, 1)
+    y = he_conv(relu(norm(y)), width, strides=strides)
+    y = he_conv(relu(norm(y)), 4 * width, 1)
+    return layers.Add()([x, y])
