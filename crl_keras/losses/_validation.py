@@ -121,8 +121,11 @@ def fits(shape, expected):
     )
 
 
-def check_dense_labels(y_true, y_pred, axis, label_smoothing=0.0):
-    """Raises unless `y_true` holds one probability per class of `y_pred`."""
+def check_dense_labels(y_true, y_pred, axis, twin, label_smoothing=0.0):
+    """Raises unless `y_true` holds one probability per class of `y_pred`.
+
+    `twin` names the loss that takes integer labels.
+    """
     shape, expected = static_shape(y_true), tuple(y_pred.shape)
     if shape is None or fits(shape, expected):
         return
@@ -133,10 +136,7 @@ def check_dense_labels(y_true, y_pred, axis, label_smoothing=0.0):
     without_classes = expected[:axis] + expected[axis + 1 :]
     with_one = expected[:axis] + (1,) + expected[axis + 1 :]
     if fits(shape, without_classes) or fits(shape, with_one):
-        message += (
-            ". These look like integer labels: use SparseCompetingRatioLoss "
-            "(sparse_competing_ratio_loss)"
-        )
+        message += f". These look like integer labels: use {twin}"
         if label_smoothing:
             message += (
                 ", or, since `label_smoothing` needs one-hot labels, make "
@@ -145,11 +145,12 @@ def check_dense_labels(y_true, y_pred, axis, label_smoothing=0.0):
     raise ValueError(message)
 
 
-def integer_labels(y_true, y_pred, axis):
+def integer_labels(y_true, y_pred, axis, twin=None):
     """Returns the labels as exact integers of the shape of the loss.
 
     `y_true` has the shape of `y_pred` without its class axis, or with 1 there.
-    A label that is not an integer becomes NO_CLASS.
+    A label that is not an integer becomes NO_CLASS. `twin` names the loss that
+    takes one-hot labels, where there is one.
     """
     y_true = ops.convert_to_tensor(y_true)
     y_pred_shape = tuple(y_pred.shape)
@@ -168,9 +169,8 @@ def integer_labels(y_true, y_pred, axis):
             f"axis={axis}"
         )
         if fits(shape, y_pred_shape):
-            message += (
-                ". These look like one-hot labels: use CompetingRatioLoss "
-                "(competing_ratio_loss)"
+            message += ". These look like one-hot labels: " + (
+                f"use {twin}" if twin else "take their keras.ops.argmax"
             )
         raise ValueError(message)
     return _to_integers(y_true)
