@@ -16,6 +16,10 @@ LOSSES = {
     "ce": {},
     "nllr": {},
     "crl": {"alpha": 1.5, "beta": 1.0},
+    "focal": {"gamma": 2.0},
+    "dualce": {"alpha": 1.0, "beta": 4.5},
+    "tamed": {"alpha": 0.8},
+    "released": {"alpha": 1.5, "beta": 1.0},
 }
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
@@ -171,11 +175,19 @@ def make_loss(spec):
     """The Keras loss of a configuration: integer labels, from logits."""
     import keras
 
-    from crl_keras import SparseCompetingRatioLoss
+    from crl_keras import losses
 
     name, parameters = parse_loss(spec)
     if name == "ce":
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     if name == "nllr":
         parameters = {"alpha": 0.0, "beta": 1.0}
-    return SparseCompetingRatioLoss(**parameters, from_logits=True)
+    cls = {
+        "nllr": losses.SparseCompetingRatioLoss,
+        "crl": losses.SparseCompetingRatioLoss,
+        "focal": losses.SparseFocalLoss,
+        "dualce": losses.SparseDualCrossEntropy,
+        "tamed": losses.SparseTamedCrossEntropy,
+        "released": losses.ReleasedCompetingRatioLoss,
+    }[name]
+    return cls(**parameters, from_logits=True)

@@ -32,16 +32,22 @@ def check_number(name, value, expected):
     return value
 
 
+def check_at_least_0(name, value):
+    """Returns `value` as a float, or raises naming the argument."""
+    value = check_number(name, value, "a finite number >= 0")
+    if value < 0:
+        raise ValueError(f"`{name}` must be >= 0. Received: {name}={value}")
+    return value
+
+
 def check_alpha_beta(alpha, beta):
     """Returns `(alpha, beta)` as floats, or raises naming the argument.
 
     Admissible are `alpha >= 0` and `alpha + beta >= 0`, both finite: then the
     weight `1 + beta * p / (alpha + 1 - p)` of a sample is never negative.
     """
-    alpha = check_number("alpha", alpha, "a finite number >= 0")
+    alpha = check_at_least_0("alpha", alpha)
     beta = check_number("beta", beta, "a finite number")
-    if alpha < 0:
-        raise ValueError(f"`alpha` must be >= 0. Received: alpha={alpha}")
     if alpha + beta < 0:
         raise ValueError(
             "`alpha + beta` must be >= 0, or the gradient of confident "

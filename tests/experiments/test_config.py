@@ -108,6 +108,11 @@ def test_the_losses_are_what_they_are_called():
         ("nllr", -0.7861383956),
         ("crl", 0.9704007705),
         ("crl(alpha=2,beta=0.25)", 0.5850548801),
+        ("focal", 0.0367790264),
+        ("focal(gamma=0)", 0.3754187038),
+        ("dualce", 1.7005879841),
+        ("tamed", 0.329138281),
+        ("released", 0.9704007705),
     ]:
         loss = make_loss(spec)
         np.testing.assert_allclose(
