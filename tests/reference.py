@@ -133,6 +133,29 @@ def released_one(y_true, logits, alpha, beta):
     return math.log((alpha + 1 - p) ** beta / p + 1e-7)
 
 
+def psi(angle, margin):
+    """(-1)^k cos(m t) - 2k for t in [k pi / m, (k + 1) pi / m]."""
+    k = min(int(margin * angle / math.pi), margin - 1)
+    return (-1) ** k * math.cos(margin * angle) - 2 * k
+
+
+def margin_one(label, features, kernel, margin, annealing, normalised=False):
+    """L-Softmax (Liu et al. 2016); A-Softmax (2017) where `normalised`."""
+    features = np.asarray(features, dtype="float64")
+    scores, length = [], math.sqrt((features**2).sum())
+    for j, column in enumerate(np.asarray(kernel, dtype="float64").T):
+        norm = math.sqrt((column**2).sum())
+        if normalised:
+            column, norm = column / norm, 1.0
+        score = float(column @ features)
+        if j == label:
+            cosine = max(-1.0, min(1.0, score / (norm * length)))
+            reduced = norm * length * psi(math.acos(cosine), margin)
+            score = (annealing * score + reduced) / (1 + annealing)
+        scores.append(score)
+    return -log_softmax(scores)[label]
+
+
 def of_each(loss_of_one, y_true, logits, *parameters):
     """The losses of (N, C) labels and logits."""
     return np.array(

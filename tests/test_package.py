@@ -38,6 +38,10 @@ COMPARED = {
     "sparse_tamed_cross_entropy": "our reading",
     "ReleasedCompetingRatioLoss": "ratio.py",
     "released_competing_ratio_loss": "ratio.py",
+    "SparseMarginCrossEntropy": "Liu et al.",
+    "sparse_margin_cross_entropy": "Liu et al.",
+    "sparse_l_softmax_loss": "Liu et al.",
+    "sparse_a_softmax_loss": "Liu et al.",
 }
 
 

@@ -20,6 +20,20 @@ LOSSES = {
     "dualce": {"alpha": 1.0, "beta": 4.5},
     "tamed": {"alpha": 0.8},
     "released": {"alpha": 1.5, "beta": 1.0},
+    "lsoftmax": {
+        "margin": 4.0,
+        "base": 1000.0,
+        "gamma": 2.5e-5,
+        "power": 35.0,
+        "minimum": 0.0,
+    },
+    "asoftmax": {
+        "margin": 4.0,
+        "base": 1000.0,
+        "gamma": 0.12,
+        "power": 1.0,
+        "minimum": 5.0,
+    },
 }
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
@@ -171,7 +185,7 @@ def loss_label(spec):
     return f"{name.upper()}({values})"
 
 
-def make_loss(spec):
+def make_loss(spec, classes):
     """The Keras loss of a configuration: integer labels, from logits."""
     import keras
 
@@ -180,6 +194,8 @@ def make_loss(spec):
     name, parameters = parse_loss(spec)
     if name == "ce":
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if name in ("lsoftmax", "asoftmax"):
+        return losses.SparseMarginCrossEntropy(classes)
     if name == "nllr":
         parameters = {"alpha": 0.0, "beta": 1.0}
     cls = {
@@ -191,3 +207,14 @@ def make_loss(spec):
         "released": losses.ReleasedCompetingRatioLoss,
     }[name]
     return cls(**parameters, from_logits=True)
+
+
+def make_head(spec, classes):
+    """The last layer that a loss needs, or None where a dense one will do."""
+    from crl_keras import layers
+
+    name, parameters = parse_loss(spec)
+    heads = {"lsoftmax": layers.LSoftmaxDense, "asoftmax": layers.ASoftmaxDense}
+    if name not in heads:
+        return None
+    return heads[name](classes, **parameters, dtype="float32", name="logits")

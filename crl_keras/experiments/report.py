@@ -33,6 +33,8 @@ LOSS_NAMES = {
     "dualce": "dual cross-entropy",
     "tamed": "tamed cross-entropy, our reading",
     "released": "competing ratio loss with its authors' clamps",
+    "lsoftmax": "large-margin softmax",
+    "asoftmax": "angular softmax",
 }
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
 

@@ -28,6 +28,18 @@ from crl_keras.losses.focal import FocalLoss as FocalLoss
 from crl_keras.losses.focal import SparseFocalLoss as SparseFocalLoss
 from crl_keras.losses.focal import focal_loss as focal_loss
 from crl_keras.losses.focal import sparse_focal_loss as sparse_focal_loss
+from crl_keras.losses.large_margin import (
+    SparseMarginCrossEntropy as SparseMarginCrossEntropy,
+)
+from crl_keras.losses.large_margin import (
+    sparse_a_softmax_loss as sparse_a_softmax_loss,
+)
+from crl_keras.losses.large_margin import (
+    sparse_l_softmax_loss as sparse_l_softmax_loss,
+)
+from crl_keras.losses.large_margin import (
+    sparse_margin_cross_entropy as sparse_margin_cross_entropy,
+)
 from crl_keras.losses.released import (
     ReleasedCompetingRatioLoss as ReleasedCompetingRatioLoss,
 )

@@ -40,6 +40,17 @@ def check_at_least_0(name, value):
     return value
 
 
+def check_count(name, value, least):
+    """Returns `value` as an int that is at least `least`, or raises."""
+    expected = f"an integer >= {least}"
+    value = check_number(name, value, expected)
+    if value < least or value != int(value):
+        raise ValueError(
+            f"`{name}` must be {expected}. Received: {name}={value:g}"
+        )
+    return int(value)
+
+
 def check_alpha_beta(alpha, beta):
     """Returns `(alpha, beta)` as floats, or raises naming the argument.
 
