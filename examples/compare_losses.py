@@ -32,7 +32,8 @@ def parse_arguments():
         "--losses",
         nargs="+",
         default=["ce", "nllr", "crl"],
-        help='ce, nllr, crl, or with parameters: "crl(alpha=1.5,beta=-1)"',
+        help="ce, nllr, crl, focal, dualce, tamed, released, lsoftmax, "
+        'asoftmax, or with parameters: "crl(alpha=1.5,beta=-1)"',
     )
     what.add_argument("--baseline", help="the loss the others are paired with")
     what.add_argument("--seeds", type=int, default=5, help="number of seeds")

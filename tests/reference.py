@@ -1,4 +1,4 @@
-"""The loss in float64 NumPy, written from the paper; imports nothing of ours.
+"""The losses in float64 NumPy, from their papers; imports nothing of ours.
 
 Loops over samples and classes on purpose: slow, and hard to get wrong.
 """
@@ -46,16 +46,18 @@ def competing_ratio_one(y_true, logits, alpha, beta):
 
 def competing_ratio(y_true, logits, alpha, beta):
     """Per-sample losses of (N, C) labels and logits."""
-    return np.array(
-        [
-            competing_ratio_one(y, x, alpha, beta)
-            for y, x in zip(y_true, logits, strict=True)
-        ]
-    )
+    return of_each(competing_ratio_one, y_true, logits, alpha, beta)
 
 
 def gradient(y_true, logits, alpha, beta, step=1e-5):
     """Central differences of `competing_ratio`, (N, C)."""
+    return differences(
+        competing_ratio_one, y_true, logits, alpha, beta, step=step
+    )
+
+
+def differences(loss_of_one, y_true, logits, *parameters, step=1e-5):
+    """Central differences in the logits of the loss of each sample, (N, C)."""
     logits = np.asarray(logits, dtype="float64")
     result = np.zeros_like(logits)
     for n in range(logits.shape[0]):
@@ -64,9 +66,7 @@ def gradient(y_true, logits, alpha, beta, step=1e-5):
             for sign in (1, -1):
                 moved = logits[n].copy()
                 moved[k] += sign * step
-                values.append(
-                    competing_ratio_one(y_true[n], moved, alpha, beta)
-                )
+                values.append(loss_of_one(y_true[n], moved, *parameters))
             result[n, k] = (values[0] - values[1]) / (2 * step)
     return result
 
@@ -95,6 +95,75 @@ def exact_gradient(y_true, logits, alpha, beta):
         share = np.exp(others - largest) / total
         result[n] = np.insert(push * share, c, -push)
     return result
+
+
+def cross_entropy_one(y_true, logits):
+    """For a hard label from the margin, so that small losses keep digits."""
+    return competing_ratio_one(y_true, logits, 1.0, 0.0)
+
+
+def focal_one(y_true, logits, gamma):
+    """-(1 - p_c)^gamma log p_c (Lin et al. 2017); soft: of the same ce."""
+    cross_entropy = cross_entropy_one(y_true, logits)
+    return (-math.expm1(-cross_entropy)) ** gamma * cross_entropy
+
+
+def tamed_one(y_true, logits, alpha):
+    """[(1 - log p_c)^(1 - alpha) - 1] / (1 - alpha), our reading."""
+    base = 1 + cross_entropy_one(y_true, logits)
+    if alpha == 1:
+        return math.log(base)
+    return (base ** (1 - alpha) - 1) / (1 - alpha)
+
+
+def dual_one(y_true, logits, alpha, beta):
+    """-sum_k y_k log p_k + beta sum_k (1 - y_k) log(alpha + p_k)."""
+    y_true = np.asarray(y_true, dtype="float64")
+    result = cross_entropy_one(y_true, logits)
+    for y, log_p in zip(y_true, log_softmax(logits), strict=True):
+        result += beta * (1 - y) * math.log(alpha + math.exp(log_p))
+    return result
+
+
+def released_one(y_true, logits, alpha, beta):
+    """log((a - p_c)^beta / p_c + 1e-7), p clamped, as ratio.py computes it."""
+    p = math.exp(log_softmax(logits)[int(np.argmax(y_true))])
+    # In float32, the upper clamp of the code is 1 - 1.19e-7.
+    p = min(max(p, 1e-7), float(np.float32(1 - 1e-7)))
+    return math.log((alpha + 1 - p) ** beta / p + 1e-7)
+
+
+def psi(angle, margin):
+    """(-1)^k cos(m t) - 2k for t in [k pi / m, (k + 1) pi / m]."""
+    k = min(int(margin * angle / math.pi), margin - 1)
+    return (-1) ** k * math.cos(margin * angle) - 2 * k
+
+
+def margin_one(label, features, kernel, margin, annealing, normalised=False):
+    """L-Softmax (Liu et al. 2016); A-Softmax (2017) where `normalised`."""
+    features = np.asarray(features, dtype="float64")
+    scores, length = [], math.sqrt((features**2).sum())
+    for j, column in enumerate(np.asarray(kernel, dtype="float64").T):
+        norm = math.sqrt((column**2).sum())
+        if normalised:
+            column, norm = column / norm, 1.0
+        score = float(column @ features)
+        if j == label:
+            cosine = max(-1.0, min(1.0, score / (norm * length)))
+            reduced = norm * length * psi(math.acos(cosine), margin)
+            score = (annealing * score + reduced) / (1 + annealing)
+        scores.append(score)
+    return -log_softmax(scores)[label]
+
+
+def of_each(loss_of_one, y_true, logits, *parameters):
+    """The losses of (N, C) labels and logits."""
+    return np.array(
+        [
+            loss_of_one(y, x, *parameters)
+            for y, x in zip(y_true, logits, strict=True)
+        ]
+    )
 
 
 def one_hot(labels, classes):

@@ -621,7 +621,7 @@ def _evaluate(record, logits, labels):
         raise ValueError("its error is not the one in result.json")
     methods = {"as trained": (test, None)}
     name, parameters = parse_loss(record.config.loss)
-    if name != "ce":
+    if name in ("nllr", "crl"):
         parameters = parameters or {"alpha": 0.0, "beta": 1.0}
         methods["CRL posterior"] = (crl_posterior(test, **parameters), None)
     if len(logits.get("held_out", ())):

@@ -16,6 +16,24 @@ LOSSES = {
     "ce": {},
     "nllr": {},
     "crl": {"alpha": 1.5, "beta": 1.0},
+    "focal": {"gamma": 2.0},
+    "dualce": {"alpha": 1.0, "beta": 4.5},
+    "tamed": {"alpha": 0.8},
+    "released": {"alpha": 1.5, "beta": 1.0},
+    "lsoftmax": {
+        "margin": 4.0,
+        "base": 1000.0,
+        "gamma": 2.5e-5,
+        "power": 35.0,
+        "minimum": 0.0,
+    },
+    "asoftmax": {
+        "margin": 4.0,
+        "base": 1000.0,
+        "gamma": 0.12,
+        "power": 1.0,
+        "minimum": 5.0,
+    },
 }
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
@@ -167,15 +185,36 @@ def loss_label(spec):
     return f"{name.upper()}({values})"
 
 
-def make_loss(spec):
+def make_loss(spec, classes):
     """The Keras loss of a configuration: integer labels, from logits."""
     import keras
 
-    from crl_keras import SparseCompetingRatioLoss
+    from crl_keras import losses
 
     name, parameters = parse_loss(spec)
     if name == "ce":
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if name in ("lsoftmax", "asoftmax"):
+        return losses.SparseMarginCrossEntropy(classes)
     if name == "nllr":
         parameters = {"alpha": 0.0, "beta": 1.0}
-    return SparseCompetingRatioLoss(**parameters, from_logits=True)
+    cls = {
+        "nllr": losses.SparseCompetingRatioLoss,
+        "crl": losses.SparseCompetingRatioLoss,
+        "focal": losses.SparseFocalLoss,
+        "dualce": losses.SparseDualCrossEntropy,
+        "tamed": losses.SparseTamedCrossEntropy,
+        "released": losses.ReleasedCompetingRatioLoss,
+    }[name]
+    return cls(**parameters, from_logits=True)
+
+
+def make_head(spec, classes):
+    """The last layer that a loss needs, or None where a dense one will do."""
+    from crl_keras import layers
+
+    name, parameters = parse_loss(spec)
+    heads = {"lsoftmax": layers.LSoftmaxDense, "asoftmax": layers.ASoftmaxDense}
+    if name not in heads:
+        return None
+    return heads[name](classes, **parameters, dtype="float32", name="logits")

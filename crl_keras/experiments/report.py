@@ -26,6 +26,16 @@ from crl_keras.experiments.config import loss_label
 from crl_keras.experiments.config import parse_loss
 from crl_keras.experiments.records import read_records
 
+LOSS_NAMES = {
+    "nllr": "competing ratio loss",
+    "crl": "competing ratio loss",
+    "focal": "focal loss",
+    "dualce": "dual cross-entropy",
+    "tamed": "tamed cross-entropy, our reading",
+    "released": "competing ratio loss with its authors' clamps",
+    "lsoftmax": "large-margin softmax",
+    "asoftmax": "angular softmax",
+}
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
 
@@ -343,9 +353,10 @@ def _loss_text(loss):
     name, parameters = parse_loss(loss)
     if name == "ce":
         return "CE: cross-entropy"
-    parameters = parameters or {"alpha": 0.0, "beta": 1.0}
+    if name == "nllr":
+        parameters = {"alpha": 0.0, "beta": 1.0}
     values = ", ".join(f"{key} {v:g}" for key, v in parameters.items())
-    return f"{loss_label(loss)}: competing ratio loss, {values}"
+    return f"{loss_label(loss)}: {LOSS_NAMES[name]}, {values}"
 
 
 def _network_text(network):

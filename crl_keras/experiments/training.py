@@ -10,6 +10,7 @@ import time
 import numpy as np
 
 from crl_keras.experiments import scores
+from crl_keras.experiments.config import make_head
 from crl_keras.experiments.config import make_loss
 from crl_keras.experiments.datasets import channel_statistics
 from crl_keras.experiments.devices import device_name
@@ -119,15 +120,39 @@ def build_model(config, dataset):
     network = build_network(
         config.network, dataset.input_shape, dataset.classes
     )
+    network = with_head(network, make_head(config.loss, dataset.classes))
     model = keras.Model(inputs, network(x))
     steps = math.ceil(len(dataset.train.labels) / recipe.batch_size)
     model.compile(
         make_optimizer(recipe, steps),
-        make_loss(config.loss),
+        make_loss(config.loss, dataset.classes),
         metrics=["accuracy"],
     )
     model.optimizer.build(model.trainable_variables)
     return model, network.count_params()
+
+
+def with_head(network, head):
+    """The network with another last layer, which starts from the same kernel.
+
+    All other layers are the same objects, so for one seed every loss starts
+    from the same weights; a bias is left out. `head` None changes nothing.
+    """
+    import keras
+
+    if head is None:
+        return network
+    last = network.layers[-1]
+    if not isinstance(last, keras.layers.Dense):
+        raise ValueError(
+            "The last layer of the network must be keras.layers.Dense, to be "
+            f"replaced by {type(head).__name__}. Received: {last}"
+        )
+    changed = keras.Model(
+        network.inputs[0], head(last.input), name=network.name
+    )
+    head.kernel.assign(last.kernel)
+    return changed
 
 
 def _run(config, dataset, folder, options, on_epoch):

@@ -29,7 +29,7 @@ def sparse_cross_entropy(labels, y_pred, from_logits, axis):
     if not from_logits:
         # Keras's sparse cross-entropy clips before it renormalises on
         # TensorFlow, and after that on the others; the dense one never does.
-        is_label = _one_hot(labels, y_pred, axis)
+        is_label = one_hot(labels, y_pred, axis)
         cross_entropy = dense_cross_entropy(
             ops.cast(is_label, y_pred.dtype), y_pred, from_logits, axis
         )
@@ -52,6 +52,13 @@ def sparse_cross_entropy(labels, y_pred, from_logits, axis):
     return ops.sparse_categorical_crossentropy(
         labels, y_pred, from_logits=True, axis=axis
     )
+
+
+def probabilities(y_pred, from_logits, axis):
+    """The softmax of logits, or probabilities that sum to 1; not clipped."""
+    if from_logits:
+        return ops.softmax(y_pred, axis=axis)
+    return y_pred / ops.sum(y_pred, axis=axis, keepdims=True)
 
 
 def dense_margin(y_true, logits, axis):
@@ -79,7 +86,7 @@ def dense_margin(y_true, logits, axis):
 
 def sparse_margin(labels, logits, axis):
     """`logsumexp_{k != c} x_k - x_c`; NaN for a label that names no class."""
-    is_label = _one_hot(labels, logits, axis)
+    is_label = one_hot(labels, logits, axis)
     logit = ops.sum(ops.where(is_label, logits, 0.0), axis=axis, keepdims=True)
     # The difference comes first: at logits of 1e4 it would lose its digits.
     competing = ops.where(is_label, -float("inf"), logits - logit)
@@ -106,7 +113,8 @@ def _logsumexp(x, axis):
     return largest + log_sum
 
 
-def _one_hot(labels, logits, axis):
+def one_hot(labels, logits, axis):
+    """True where a class is the label; all False for one that names none."""
     shape = [1] * len(logits.shape)
     shape[axis] = logits.shape[axis]
     classes = ops.arange(logits.shape[axis], dtype=labels.dtype)

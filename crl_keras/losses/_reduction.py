@@ -10,6 +10,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from crl_keras.losses import _validation
+
 MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
 
@@ -72,3 +74,56 @@ class PerSampleLoss(keras.losses.Loss):
 
     def get_config(self):
         return {**super().get_config(), "dtype": self._config_dtype}
+
+
+class DenseLoss(PerSampleLoss):
+    """Base of the losses for one-hot or soft labels."""
+
+    def __init__(
+        self, from_logits, label_smoothing, axis, reduction, name, dtype
+    ):
+        super().__init__(reduction=reduction, name=name, dtype=dtype)
+        self.from_logits = from_logits
+        self.label_smoothing = _validation.check_label_smoothing(
+            label_smoothing
+        )
+        self.axis = _validation.check_axis(axis)
+
+    def options(self):
+        """What `call` hands to the function of the loss."""
+        return {
+            "from_logits": self.from_logits,
+            "label_smoothing": self.label_smoothing,
+            "axis": self.axis,
+        }
+
+    def get_config(self):
+        return {**super().get_config(), **self.options()}
+
+
+class SparseLoss(PerSampleLoss):
+    """Base of the losses for integer labels."""
+
+    def __init__(self, from_logits, ignore_class, axis, reduction, name, dtype):
+        super().__init__(reduction=reduction, name=name, dtype=dtype)
+        self.from_logits = from_logits
+        self.ignore_class = _validation.check_ignore_class(ignore_class)
+        self.axis = _validation.check_axis(axis)
+
+    def options(self):
+        """What `call` hands to the function of the loss."""
+        return {
+            "from_logits": self.from_logits,
+            "ignore_class": self.ignore_class,
+            "axis": self.axis,
+        }
+
+    def kept(self, y_true, y_pred):
+        if self.ignore_class is None:
+            return None
+        axis = _validation.class_axis(y_pred, self.axis)
+        labels = _validation.integer_labels(y_true, y_pred, axis)
+        return ops.not_equal(labels, self.ignore_class)
+
+    def get_config(self):
+        return {**super().get_config(), **self.options()}

@@ -32,16 +32,33 @@ def check_number(name, value, expected):
     return value
 
 
+def check_at_least_0(name, value):
+    """Returns `value` as a float, or raises naming the argument."""
+    value = check_number(name, value, "a finite number >= 0")
+    if value < 0:
+        raise ValueError(f"`{name}` must be >= 0. Received: {name}={value}")
+    return value
+
+
+def check_count(name, value, least):
+    """Returns `value` as an int that is at least `least`, or raises."""
+    expected = f"an integer >= {least}"
+    value = check_number(name, value, expected)
+    if value < least or value != int(value):
+        raise ValueError(
+            f"`{name}` must be {expected}. Received: {name}={value:g}"
+        )
+    return int(value)
+
+
 def check_alpha_beta(alpha, beta):
     """Returns `(alpha, beta)` as floats, or raises naming the argument.
 
     Admissible are `alpha >= 0` and `alpha + beta >= 0`, both finite: then the
     weight `1 + beta * p / (alpha + 1 - p)` of a sample is never negative.
     """
-    alpha = check_number("alpha", alpha, "a finite number >= 0")
+    alpha = check_at_least_0("alpha", alpha)
     beta = check_number("beta", beta, "a finite number")
-    if alpha < 0:
-        raise ValueError(f"`alpha` must be >= 0. Received: alpha={alpha}")
     if alpha + beta < 0:
         raise ValueError(
             "`alpha + beta` must be >= 0, or the gradient of confident "
@@ -121,8 +138,11 @@ def fits(shape, expected):
     )
 
 
-def check_dense_labels(y_true, y_pred, axis, label_smoothing=0.0):
-    """Raises unless `y_true` holds one probability per class of `y_pred`."""
+def check_dense_labels(y_true, y_pred, axis, twin, label_smoothing=0.0):
+    """Raises unless `y_true` holds one probability per class of `y_pred`.
+
+    `twin` names the loss that takes integer labels.
+    """
     shape, expected = static_shape(y_true), tuple(y_pred.shape)
     if shape is None or fits(shape, expected):
         return
@@ -133,10 +153,7 @@ def check_dense_labels(y_true, y_pred, axis, label_smoothing=0.0):
     without_classes = expected[:axis] + expected[axis + 1 :]
     with_one = expected[:axis] + (1,) + expected[axis + 1 :]
     if fits(shape, without_classes) or fits(shape, with_one):
-        message += (
-            ". These look like integer labels: use SparseCompetingRatioLoss "
-            "(sparse_competing_ratio_loss)"
-        )
+        message += f". These look like integer labels: use {twin}"
         if label_smoothing:
             message += (
                 ", or, since `label_smoothing` needs one-hot labels, make "
@@ -145,11 +162,12 @@ def check_dense_labels(y_true, y_pred, axis, label_smoothing=0.0):
     raise ValueError(message)
 
 
-def integer_labels(y_true, y_pred, axis):
+def integer_labels(y_true, y_pred, axis, twin=None):
     """Returns the labels as exact integers of the shape of the loss.
 
     `y_true` has the shape of `y_pred` without its class axis, or with 1 there.
-    A label that is not an integer becomes NO_CLASS.
+    A label that is not an integer becomes NO_CLASS. `twin` names the loss that
+    takes one-hot labels, where there is one.
     """
     y_true = ops.convert_to_tensor(y_true)
     y_pred_shape = tuple(y_pred.shape)
@@ -168,9 +186,8 @@ def integer_labels(y_true, y_pred, axis):
             f"axis={axis}"
         )
         if fits(shape, y_pred_shape):
-            message += (
-                ". These look like one-hot labels: use CompetingRatioLoss "
-                "(competing_ratio_loss)"
+            message += ". These look like one-hot labels: " + (
+                f"use {twin}" if twin else "take their keras.ops.argmax"
             )
         raise ValueError(message)
     return _to_integers(y_true)

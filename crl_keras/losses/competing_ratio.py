@@ -7,8 +7,10 @@ import keras
 from keras import ops
 
 from crl_keras.losses import _cross_entropy
+from crl_keras.losses import _forms
 from crl_keras.losses import _validation
-from crl_keras.losses._reduction import PerSampleLoss
+from crl_keras.losses._reduction import DenseLoss
+from crl_keras.losses._reduction import SparseLoss
 
 # Below it, `alpha + 1 - p` is computed from the margin: float32 knows 1 - p of
 # a confident sample only to 6e-8, which its logarithm would magnify.
@@ -85,21 +87,8 @@ def competing_ratio_loss(
         gradient, has a sign error: see docs/paper-errata.md.
     """
     alpha, beta = _validation.check_alpha_beta(alpha, beta)
-    label_smoothing = _validation.check_label_smoothing(label_smoothing)
-    axis = _validation.check_axis(axis)
 
-    y_pred = ops.convert_to_tensor(y_pred)
-    y_true = ops.convert_to_tensor(y_true)
-    axis = _validation.class_axis(y_pred, axis)
-    _validation.check_dense_labels(y_true, y_pred, axis, label_smoothing)
-    dtype = y_pred.dtype
-    y_pred = _at_least_float32(y_pred)
-    y_true = ops.cast(y_true, y_pred.dtype)
-    if label_smoothing:
-        y_true = y_true * (1.0 - label_smoothing) + (
-            label_smoothing / y_pred.shape[axis]
-        )
-    if from_logits and beta and alpha < SMALL_ALPHA:
+    def from_margin(y_true, y_pred, axis):
         cross_entropy, margin, is_hard = _cross_entropy.dense_margin(
             y_true, y_pred, axis
         )
@@ -108,13 +97,21 @@ def competing_ratio_loss(
         log_competing = ops.where(
             is_hard, ops.log_sigmoid(margin), ops.log(-ops.expm1(-soft))
         )
-        loss = _from_log_competing(cross_entropy, log_competing, alpha, beta)
-    else:
-        cross_entropy = _cross_entropy.dense_cross_entropy(
-            y_true, y_pred, from_logits, axis
+        return _from_log_competing(cross_entropy, log_competing, alpha, beta)
+
+    function = from_margin
+    if not (from_logits and beta and alpha < SMALL_ALPHA):
+        function = _forms.dense_cross_entropies(
+            lambda ce: _from_cross_entropy(ce, alpha, beta), from_logits
         )
-        loss = _from_cross_entropy(cross_entropy, alpha, beta)
-    return ops.cast(loss, dtype)
+    return _forms.dense_losses(
+        function,
+        y_true,
+        y_pred,
+        label_smoothing,
+        axis,
+        twin="SparseCompetingRatioLoss (sparse_competing_ratio_loss)",
+    )
 
 
 @keras.saving.register_keras_serializable(package="crl_keras")
@@ -175,40 +172,26 @@ def sparse_competing_ratio_loss(
         Zhang et al., arXiv:1912.11642, Eq. (11).
     """
     alpha, beta = _validation.check_alpha_beta(alpha, beta)
-    ignore_class = _validation.check_ignore_class(ignore_class)
-    axis = _validation.check_axis(axis)
 
-    y_pred = ops.convert_to_tensor(y_pred)
-    axis = _validation.class_axis(y_pred, axis)
-    labels = _validation.integer_labels(y_true, y_pred, axis)
-    dtype = y_pred.dtype
-    y_pred = _at_least_float32(y_pred)
-    if ignore_class is not None:
-        ignored = ops.equal(labels, ignore_class)
-        labels = ops.where(ignored, 0, labels)
-        # Not only the loss: an infinite logit would make 0 * inf = NaN of the
-        # gradient.
-        y_pred = ops.where(ops.expand_dims(ignored, axis), 0.5, y_pred)
-    if from_logits and beta and alpha < SMALL_ALPHA:
+    def from_margin(labels, y_pred, axis):
         margin = _cross_entropy.sparse_margin(labels, y_pred, axis)
-        loss = _from_log_competing(
+        return _from_log_competing(
             ops.softplus(margin), ops.log_sigmoid(margin), alpha, beta
         )
-    else:
-        cross_entropy = _cross_entropy.sparse_cross_entropy(
-            labels, y_pred, from_logits, axis
+
+    function = from_margin
+    if not (from_logits and beta and alpha < SMALL_ALPHA):
+        function = _forms.sparse_cross_entropies(
+            lambda ce: _from_cross_entropy(ce, alpha, beta), from_logits
         )
-        loss = _from_cross_entropy(cross_entropy, alpha, beta)
-    if ignore_class is not None:
-        loss = ops.where(ignored, 0.0, loss)
-    return ops.cast(loss, dtype)
-
-
-def _at_least_float32(y_pred):
-    dtype = keras.backend.standardize_dtype(y_pred.dtype)
-    if dtype in ("float16", "bfloat16"):
-        return ops.cast(y_pred, "float32")
-    return y_pred
+    return _forms.sparse_losses(
+        function,
+        y_true,
+        y_pred,
+        ignore_class,
+        axis,
+        twin="CompetingRatioLoss (competing_ratio_loss)",
+    )
 
 
 def _from_cross_entropy(cross_entropy, alpha, beta):
@@ -236,7 +219,7 @@ def _from_log_competing(cross_entropy, log_competing, alpha, beta):
 
 
 @keras.saving.register_keras_serializable(package="crl_keras")
-class CompetingRatioLoss(PerSampleLoss):
+class CompetingRatioLoss(DenseLoss):
     """The Competing Ratio Loss (CRL) for one-hot or soft labels.
 
     Use it where you would use `keras.losses.CategoricalCrossentropy`. With the
@@ -298,13 +281,10 @@ class CompetingRatioLoss(PerSampleLoss):
         name: str = "competing_ratio_loss",
         dtype: Any = None,
     ) -> None:
-        super().__init__(reduction=reduction, name=name, dtype=dtype)
-        self.alpha, self.beta = _validation.check_alpha_beta(alpha, beta)
-        self.from_logits = from_logits
-        self.label_smoothing = _validation.check_label_smoothing(
-            label_smoothing
+        super().__init__(
+            from_logits, label_smoothing, axis, reduction, name, dtype
         )
-        self.axis = _validation.check_axis(axis)
+        self.alpha, self.beta = _validation.check_alpha_beta(alpha, beta)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         return competing_ratio_loss(
@@ -312,9 +292,7 @@ class CompetingRatioLoss(PerSampleLoss):
             y_pred,
             alpha=self.alpha,
             beta=self.beta,
-            from_logits=self.from_logits,
-            label_smoothing=self.label_smoothing,
-            axis=self.axis,
+            **self.options(),
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -322,14 +300,11 @@ class CompetingRatioLoss(PerSampleLoss):
             **super().get_config(),
             "alpha": self.alpha,
             "beta": self.beta,
-            "from_logits": self.from_logits,
-            "label_smoothing": self.label_smoothing,
-            "axis": self.axis,
         }
 
 
 @keras.saving.register_keras_serializable(package="crl_keras")
-class SparseCompetingRatioLoss(PerSampleLoss):
+class SparseCompetingRatioLoss(SparseLoss):
     """The Competing Ratio Loss (CRL) for integer labels.
 
     Use it where you would use `keras.losses.SparseCategoricalCrossentropy`.
@@ -391,11 +366,10 @@ class SparseCompetingRatioLoss(PerSampleLoss):
         name: str = "sparse_competing_ratio_loss",
         dtype: Any = None,
     ) -> None:
-        super().__init__(reduction=reduction, name=name, dtype=dtype)
+        super().__init__(
+            from_logits, ignore_class, axis, reduction, name, dtype
+        )
         self.alpha, self.beta = _validation.check_alpha_beta(alpha, beta)
-        self.from_logits = from_logits
-        self.ignore_class = _validation.check_ignore_class(ignore_class)
-        self.axis = _validation.check_axis(axis)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         return sparse_competing_ratio_loss(
@@ -403,24 +377,12 @@ class SparseCompetingRatioLoss(PerSampleLoss):
             y_pred,
             alpha=self.alpha,
             beta=self.beta,
-            from_logits=self.from_logits,
-            ignore_class=self.ignore_class,
-            axis=self.axis,
+            **self.options(),
         )
-
-    def kept(self, y_true, y_pred):
-        if self.ignore_class is None:
-            return None
-        axis = _validation.class_axis(y_pred, self.axis)
-        labels = _validation.integer_labels(y_true, y_pred, axis)
-        return ops.not_equal(labels, self.ignore_class)
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "alpha": self.alpha,
             "beta": self.beta,
-            "from_logits": self.from_logits,
-            "ignore_class": self.ignore_class,
-            "axis": self.axis,
         }

@@ -22,11 +22,13 @@ from crl_keras.experiments.comparison import p_text
 from crl_keras.experiments.comparison import points
 from crl_keras.experiments.comparison import short_verdict
 from crl_keras.experiments.comparison import verdict
+from crl_keras.experiments.config import LOSSES
 from crl_keras.experiments.config import RunConfig
 from crl_keras.experiments.recipes import get_recipe
 from crl_keras.experiments.records import RunFolder
 from crl_keras.experiments.records import read_records
 from crl_keras.experiments.records import write_data
+from crl_keras.experiments.report import LOSS_NAMES
 
 pytestmark = pytest.mark.once
 
@@ -523,6 +525,15 @@ def test_calibration_after_the_posterior(tmp_path, loss, alpha, beta):
     assert row.nll.mean == pytest.approx(
         metrics.log_loss(labels, eta, labels=range(10))
     )
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_is_compared_and_the_posterior_is_of_crl(tmp_path, loss):
+    write_run(tmp_path, loss, 0, 10)
+    (result,) = only_group(tmp_path).losses
+    rows = rows_by_method(result)
+    assert ("CRL posterior" in rows) == (loss in ("nllr", "crl"))
+    assert ("ce" == loss) == (loss not in LOSS_NAMES)
 
 
 def test_without_a_held_out_part_there_is_no_temperature(tmp_path):

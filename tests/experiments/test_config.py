@@ -8,6 +8,7 @@ import pytest
 from crl_keras.experiments.config import RunConfig
 from crl_keras.experiments.config import canonical_loss
 from crl_keras.experiments.config import loss_label
+from crl_keras.experiments.config import make_head
 from crl_keras.experiments.config import make_loss
 from crl_keras.experiments.config import parse_loss
 from crl_keras.experiments.recipes import get_recipe
@@ -108,9 +109,27 @@ def test_the_losses_are_what_they_are_called():
         ("nllr", -0.7861383956),
         ("crl", 0.9704007705),
         ("crl(alpha=2,beta=0.25)", 0.5850548801),
+        ("focal", 0.0367790264),
+        ("focal(gamma=0)", 0.3754187038),
+        ("dualce", 1.7005879841),
+        ("tamed", 0.329138281),
+        ("released", 0.9704007705),
     ]:
-        loss = make_loss(spec)
+        loss = make_loss(spec, 4)
+        assert make_head(spec, 4) is None
         np.testing.assert_allclose(
             to_numpy(loss(np.array([0]), logits)), expected, rtol=1e-5
         )
         parse_loss(spec)
+
+
+@pytest.mark.parametrize("name", ["lsoftmax", "asoftmax"])
+def test_a_loss_with_a_margin_comes_with_its_layer(name):
+    """Its defaults are those of the layer."""
+    head, loss = make_head(name, 4), make_loss(name, 4)
+    assert type(head).__name__ == {"l": "L", "a": "A"}[name[0]] + "SoftmaxDense"
+    assert head.units == loss.classes == 4
+    default = type(head)(4, dtype="float32", name="logits")
+    assert head.get_config() == default.get_config()
+    assert make_head(f"{name}(margin=2,gamma=1e-3)", 4).gamma == 1e-3
+    assert canonical_loss(f"{name}(gamma=1e-3)").split(",")[2] == "gamma=0.001"

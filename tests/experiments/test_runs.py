@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import random
@@ -13,9 +14,11 @@ import time
 import keras
 import numpy as np
 import pytest
+from keras.ops import convert_to_numpy as to_numpy
 
 from crl_keras.experiments import sweep
 from crl_keras.experiments import training
+from crl_keras.experiments.config import LOSSES
 from crl_keras.experiments.recipes import get_recipe
 from crl_keras.experiments.records import RunFolder
 from crl_keras.experiments.records import read_records
@@ -111,6 +114,40 @@ def test_losses_of_one_seed_start_alike_and_see_the_same(tmp_path):
     assert len(set(first)) > 1, "augmentation should vary over the epochs"
 
 
+def test_every_loss_trains_from_the_same_weights(tmp_path, monkeypatch):
+    """One epoch of digits each; the layer of a margin has no bias."""
+    first = {}
+
+    def compiled(model, *args, **kwargs):
+        first[len(first)] = [to_numpy(v) for v in model.trainable_variables]
+        return compile_model(model, *args, **kwargs)
+
+    compile_model = keras.Model.compile
+    monkeypatch.setattr(keras.Model, "compile", compiled)
+    monkeypatch.setitem(NETWORKS, "tiny", tiny)
+    plan = make_plan(
+        tmp_path,
+        list(LOSSES),
+        network="tiny",
+        epochs=1,
+        augmented=False,
+        recipe=dict(learning_rate=0.02, batch_size=18),
+    )
+    found = run(plan)
+    assert len(found) == len(first) == len(LOSSES)
+    for values, config in zip(first.values(), plan.configs, strict=True):
+        is_margin = config.loss.startswith(("lsoftmax", "asoftmax"))
+        assert len(values) == len(first[0]) - is_margin
+        for value, same in zip(values, first[0], strict=not is_margin):
+            np.testing.assert_array_equal(value, same)
+    for (loss, _), record in found.items():
+        assert record.result["status"] == "done", loss
+        (row,) = record.history
+        assert math.isfinite(row["train_loss"] + row["test_loss"]), loss
+        assert row["test_accuracy"] > 0.3, loss
+        assert record.logits()["test"].shape == (100, 10)
+
+
 class Stop(Exception):
     pass
 
@@ -130,8 +167,10 @@ def tiny(input_shape, classes):
 
 
 def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path, monkeypatch):
+    """With a margin that comes fast, so that its step is state too."""
     monkeypatch.setitem(NETWORKS, "tiny", tiny)
-    common = dict(losses=["crl"], network="tiny", epochs=3)
+    loss = "lsoftmax(gamma=0.1,power=1)"
+    common = dict(losses=[loss], network="tiny", epochs=3)
     ((_, whole),) = run(make_plan(tmp_path / "whole", **common)).items()
     plan = make_plan(tmp_path / "broken", **common)
 
@@ -198,8 +237,8 @@ def wait_for_an_epoch(plan, process):
 def test_a_loss_that_is_nan_ends_its_run_and_no_other(tmp_path, monkeypatch):
     real = training.make_loss
 
-    def broken(spec):
-        loss = real(spec)
+    def broken(spec, classes):
+        loss = real(spec, classes)
         if spec == "ce":
             return lambda y_true, y_pred: loss(y_true, y_pred * np.nan)
         return loss

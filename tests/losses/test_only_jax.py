@@ -3,6 +3,7 @@
 import jax
 import keras
 import numpy as np
+import pytest
 from autodiff import to_numpy
 from autodiff import value_and_gradient
 from test_compiled import ALPHAS
@@ -11,6 +12,9 @@ from test_compiled import LOGITS
 from test_compiled import RNG
 from test_compiled import make
 from test_compiled import make_model
+
+from crl_keras import layers
+from crl_keras import losses
 
 
 @FORMS
@@ -28,19 +32,30 @@ def test_vmap(form, alpha):
     np.testing.assert_allclose(to_numpy(per_sample), expected, atol=1e-6)
 
 
-@FORMS
+@pytest.mark.parametrize("form", ["dense", "sparse", "margin"])
 def test_keras_distribution(form):
+    """With a margin, too: each device has part of the batch, all one step."""
     assert len(jax.devices()) == 2
-    loss, y_true = make(form, 1.5)
+    loss, y_true = make("sparse" if form == "margin" else form, 1.5)
+    if form == "margin":
+        loss = losses.SparseMarginCrossEntropy(5)
     x = RNG.normal(size=(12, 6)).astype("float32")
 
     def train():
         keras.utils.set_random_seed(1)
         model = make_model()
+        if form == "margin":
+            head = layers.LSoftmaxDense(5, gamma=0.1)
+            model = keras.Sequential([*model.layers[:-1], head])
         model.compile(keras.optimizers.SGD(0.1), loss)
-        return model.fit(
-            x, y_true, batch_size=12, epochs=3, shuffle=False, verbose=0
-        ).history["loss"]
+        # A tensor kept beyond its trace would raise here.
+        with jax.checking_leaks():
+            history = model.fit(
+                x, y_true, batch_size=12, epochs=3, shuffle=False, verbose=0
+            ).history["loss"]
+        if form == "margin":
+            assert int(head.step) == 3
+        return history
 
     single = train()
     keras.distribution.set_distribution(keras.distribution.DataParallel())

@@ -11,11 +11,14 @@ import pytest
 from autodiff import to_numpy
 
 import crl_keras
+from crl_keras import losses
 
 # A value other than the default for every argument of the constructors.
 OTHER = {
     "alpha": 2.0,
-    "beta": -0.5,
+    "beta": 0.5,
+    "gamma": 3.0,
+    "classes": 5,
     "from_logits": True,
     "label_smoothing": 0.1,
     "ignore_class": 255,
@@ -24,9 +27,17 @@ OTHER = {
     "name": "another",
     "dtype": "bfloat16",
 }
-CLASSES = pytest.mark.parametrize(
-    "cls", [crl_keras.CompetingRatioLoss, crl_keras.SparseCompetingRatioLoss]
-)
+OURS = [crl_keras.CompetingRatioLoss, crl_keras.SparseCompetingRatioLoss]
+COMPARED = [
+    losses.FocalLoss,
+    losses.SparseFocalLoss,
+    losses.TamedCrossEntropy,
+    losses.SparseTamedCrossEntropy,
+    losses.DualCrossEntropy,
+    losses.SparseDualCrossEntropy,
+    losses.ReleasedCompetingRatioLoss,
+]
+CLASSES = pytest.mark.parametrize("cls", [*OURS, *COMPARED])
 
 
 def arguments(cls):
@@ -35,7 +46,9 @@ def arguments(cls):
     return parameters
 
 
-@CLASSES
+@pytest.mark.parametrize(
+    "cls", [*OURS, *COMPARED, losses.SparseMarginCrossEntropy]
+)
 def test_every_argument_survives(cls):
     chosen = {name: OTHER[name] for name in arguments(cls)}
     for name, parameter in arguments(cls).items():
@@ -49,10 +62,17 @@ def test_every_argument_survives(cls):
 
 
 @CLASSES
-def test_defaults_survive_and_are_those_of_the_paper(cls):
+def test_defaults_survive_and_are_those_of_the_papers(cls):
     config = cls().get_config()
     assert config == {n: p.default for n, p in arguments(cls).items()}
-    assert (config["alpha"], config["beta"]) == (1.5, 1.0)
+    expected = {"alpha": 1.5, "beta": 1.0}
+    if "Focal" in cls.__name__:
+        expected = {"gamma": 2.0}
+    elif "Tamed" in cls.__name__:
+        expected = {"alpha": 0.8}
+    elif "Dual" in cls.__name__:
+        expected = {"alpha": 1.0, "beta": 4.5}
+    assert expected.items() <= config.items()
     assert cls.from_config(config).get_config() == config
 
 
@@ -64,7 +84,7 @@ def test_a_dtype_policy_survives():
     assert again.dtype == loss.dtype == "bfloat16"
 
 
-def losses():
+def examples():
     options = dict(alpha=0.5, beta=0.25, from_logits=True)
     return {
         "dense": crl_keras.CompetingRatioLoss(
@@ -76,7 +96,7 @@ def losses():
     }
 
 
-@pytest.mark.parametrize("form", list(losses()))
+@pytest.mark.parametrize("form", list(examples()))
 def test_a_saved_model_loads_in_a_fresh_process(form, tmp_path):
     """Safe mode, no custom_objects: importing crl_keras is enough."""
     rng = np.random.default_rng(0)
@@ -87,7 +107,7 @@ def test_a_saved_model_loads_in_a_fresh_process(form, tmp_path):
     model = keras.Sequential(
         [keras.Input((4,)), keras.layers.Dense(3, activation=activation)]
     )
-    model.compile("sgd", losses()[form])
+    model.compile("sgd", examples()[form])
     model.fit(x, y_true, verbose=0)
     expected = model.evaluate(x, y_true, verbose=0)
     model.save(tmp_path / "model.keras")
@@ -109,7 +129,7 @@ def test_a_saved_model_loads_in_a_fresh_process(form, tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    loss = losses()[form]
+    loss = examples()[form]
     name = (
         str(loss.get_config()) if hasattr(loss, "get_config") else loss.__name__
     )

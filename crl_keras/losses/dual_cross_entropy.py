@@ -1,0 +1,314 @@
+"""The dual cross-entropy, for one-hot, soft and integer labels."""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from crl_keras.losses import _cross_entropy
+from crl_keras.losses import _forms
+from crl_keras.losses import _validation
+from crl_keras.losses._reduction import DenseLoss
+from crl_keras.losses._reduction import SparseLoss
+
+
+@keras.saving.register_keras_serializable(package="crl_keras")
+def dual_cross_entropy(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    alpha: float = 1.0,
+    beta: float = 4.5,
+    from_logits: bool = False,
+    label_smoothing: float = 0.0,
+    axis: int = -1,
+) -> Any:
+    """Computes the dual cross-entropy of each sample, one-hot or soft labels.
+
+    With the probabilities `p = softmax(logits)` and the label `y`:
+
+    ```
+    DCE = -sum_k y_k * log(p_k) + beta * sum_k (1 - y_k) * log(alpha + p_k)
+    ```
+
+    For a one-hot label of class `c` the second sum is over the classes that
+    compete with it. The gradient in the logits is
+    `p - y + beta * (w - p * sum(w))` with
+    `w_k = (1 - y_k) * p_k / (alpha + p_k)`. Where the competing classes have
+    little probability, that is about `-(1 - p_c) * (1 + beta / alpha)` in the
+    logit of class `c`.
+
+    The competing ratio loss takes the logarithm of the *sum* of the competing
+    probabilities, this one the sum of their logarithms. For two classes and
+    hard labels they are the same. For a soft label it is not lowest at `p = y`.
+
+    The text of the paper was not at hand: the formula and the defaults are
+    those of a public implementation, and not verified beyond it.
+
+    Args:
+        y_true: One-hot or soft labels, of the shape of `y_pred`.
+        y_pred: Logits or probabilities, `(..., classes)`, or the classes along
+            `axis`.
+        alpha: Finite number > 0, by default 1 (not verified).
+        beta: Finite number >= 0, by default 4.5 (not verified); 0 is
+            cross-entropy.
+
+    `from_logits`, `label_smoothing` and `axis` are those of
+    `competing_ratio_loss`, and so are the shapes and dtypes.
+
+    Returns:
+        The loss of each sample, the shape of `y_pred` without `axis`, in
+        the dtype of `y_pred`; natural logarithm.
+
+    Raises:
+        TypeError, ValueError: If an argument is of another type or outside its
+            range, or the shapes do not fit.
+
+    Example:
+
+        >>> y_true = [[1, 0, 0, 0], [0, 0, 1, 0]]
+        >>> logits = [[2.0, 0.5, -1.0, 0.3], [2.0, 0.5, -1.0, 0.3]]
+        >>> loss = dual_cross_entropy(y_true, logits, from_logits=True)
+        >>> print(keras.ops.convert_to_numpy(loss).round(4))
+        [1.7006 6.9025]
+
+    Reference:
+        Li et al., "Dual Cross-Entropy Loss for Small-Sample Fine-Grained
+        Vehicle Classification", IEEE Transactions on Vehicular Technology
+        68(5), 2019. The paper on CRL compares with it and gives no alpha and
+        beta.
+    """
+    alpha, beta = _check(alpha, beta)
+
+    def function(y_true, y_pred, axis):
+        cross_entropy = _cross_entropy.dense_cross_entropy(
+            y_true, y_pred, from_logits, axis
+        )
+        terms = _log_terms(y_pred, alpha, from_logits, axis)
+        rest = ops.sum((1.0 - y_true) * terms, axis=axis)
+        return cross_entropy + beta * rest
+
+    return _forms.dense_losses(
+        function,
+        y_true,
+        y_pred,
+        label_smoothing,
+        axis,
+        twin="SparseDualCrossEntropy (sparse_dual_cross_entropy)",
+    )
+
+
+@keras.saving.register_keras_serializable(package="crl_keras")
+def sparse_dual_cross_entropy(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    alpha: float = 1.0,
+    beta: float = 4.5,
+    from_logits: bool = False,
+    ignore_class: int | None = None,
+    axis: int = -1,
+) -> Any:
+    """Computes the dual cross-entropy of each sample, integer labels.
+
+    With the probabilities `p = softmax(logits)` and the correct class `c`:
+
+    ```
+    DCE = -log(p_c) + beta * sum_{k != c} log(alpha + p_k)
+    ```
+
+    the same number as `dual_cross_entropy` gives for the one-hot label. The
+    formula and the defaults are not verified in the paper itself.
+
+    Args:
+        y_true: Class ids 0 to classes - 1, of the shape of `y_pred` without
+            its class axis, or with 1 there.
+        y_pred: Logits or probabilities, `(..., classes)`, or the classes along
+            `axis`.
+        alpha: Finite number > 0, by default 1 (not verified).
+        beta: Finite number >= 0, by default 4.5 (not verified); 0 is
+            cross-entropy.
+
+    `from_logits`, `ignore_class` and `axis` are those of
+    `sparse_competing_ratio_loss`, and so are the shapes and dtypes.
+
+    Returns:
+        The loss of each sample, the shape of `y_pred` without `axis`, in
+        the dtype of `y_pred`; natural logarithm.
+
+    Raises:
+        TypeError, ValueError: If an argument is of another type or outside its
+            range, or the shapes do not fit.
+
+    Example:
+
+        >>> logits = [[2.0, 0.5, -1.0, 0.3], [2.0, 0.5, -1.0, 0.3]]
+        >>> loss = sparse_dual_cross_entropy([0, 2], logits, from_logits=True)
+        >>> print(keras.ops.convert_to_numpy(loss).round(4))
+        [1.7006 6.9025]
+
+    Reference:
+        Li et al., "Dual Cross-Entropy Loss for Small-Sample Fine-Grained
+        Vehicle Classification", IEEE Transactions on Vehicular Technology
+        68(5), 2019. The paper on CRL compares with it and gives no alpha and
+        beta.
+    """
+    alpha, beta = _check(alpha, beta)
+
+    def function(labels, y_pred, axis):
+        cross_entropy = _cross_entropy.sparse_cross_entropy(
+            labels, y_pred, from_logits, axis
+        )
+        terms = _log_terms(y_pred, alpha, from_logits, axis)
+        is_label = _cross_entropy.one_hot(labels, y_pred, axis)
+        rest = ops.sum(ops.where(is_label, 0.0, terms), axis=axis)
+        return cross_entropy + beta * rest
+
+    return _forms.sparse_losses(
+        function,
+        y_true,
+        y_pred,
+        ignore_class,
+        axis,
+        twin="DualCrossEntropy (dual_cross_entropy)",
+    )
+
+
+def _check(alpha, beta):
+    """Returns `(alpha, beta)` as floats, or raises naming the argument."""
+    alpha = _validation.check_number("alpha", alpha, "a finite number > 0")
+    if alpha <= 0:
+        raise ValueError(f"`alpha` must be > 0. Received: alpha={alpha}")
+    return alpha, _validation.check_at_least_0("beta", beta)
+
+
+def _log_terms(y_pred, alpha, from_logits, axis):
+    """`log(alpha + p_k)` of each class."""
+    p = _cross_entropy.probabilities(y_pred, from_logits, axis)
+    return math.log(alpha) + ops.log1p(p / alpha)
+
+
+@keras.saving.register_keras_serializable(package="crl_keras")
+class DualCrossEntropy(DenseLoss):
+    """The dual cross-entropy for one-hot or soft labels.
+
+    With the label `y` and the softmax `p` of the logits of a sample:
+
+    ```
+    DCE = -sum_k y_k * log(p_k) + beta * sum_k (1 - y_k) * log(alpha + p_k)
+    ```
+
+    See `dual_cross_entropy` for the gradient and for what is not verified.
+
+    Args:
+        alpha: Finite number > 0, by default 1 (not verified).
+        beta: Finite number >= 0, by default 4.5 (not verified); 0 is
+            cross-entropy.
+
+    `from_logits`, `label_smoothing`, `axis`, `reduction`, `name` and `dtype`
+    are those of `CompetingRatioLoss`, and it is called like it.
+
+    Raises:
+        TypeError, ValueError: If an argument is of another type or outside its
+            range; when called, if the shapes do not fit.
+
+    Example:
+
+        >>> loss = DualCrossEntropy(alpha=1, beta=4.5, from_logits=True)
+        >>> y_true = [[1, 0, 0, 0], [0, 0, 1, 0]]
+        >>> logits = [[2.0, 0.5, -1.0, 0.3], [2.0, 0.5, -1.0, 0.3]]
+        >>> print(f"{float(loss(y_true, logits)):.4f}")
+        4.3016
+
+    Reference:
+        Li et al., "Dual Cross-Entropy Loss for Small-Sample Fine-Grained
+        Vehicle Classification", IEEE Transactions on Vehicular Technology
+        68(5), 2019.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        beta: float = 4.5,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "dual_cross_entropy",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            from_logits, label_smoothing, axis, reduction, name, dtype
+        )
+        self.alpha, self.beta = _check(alpha, beta)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return dual_cross_entropy(
+            y_true, y_pred, alpha=self.alpha, beta=self.beta, **self.options()
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "alpha": self.alpha, "beta": self.beta}
+
+
+@keras.saving.register_keras_serializable(package="crl_keras")
+class SparseDualCrossEntropy(SparseLoss):
+    """The dual cross-entropy for integer labels.
+
+    With the softmax `p` of the logits of a sample and its class `c`:
+
+    ```
+    DCE = -log(p_c) + beta * sum_{k != c} log(alpha + p_k)
+    ```
+
+    See `dual_cross_entropy` for the gradient and for what is not verified.
+
+    Args:
+        alpha: Finite number > 0, by default 1 (not verified).
+        beta: Finite number >= 0, by default 4.5 (not verified); 0 is
+            cross-entropy.
+
+    `from_logits`, `ignore_class`, `axis`, `reduction`, `name` and `dtype`
+    are those of `SparseCompetingRatioLoss`, and it is called like it.
+
+    Raises:
+        TypeError, ValueError: If an argument is of another type or outside its
+            range; when called, if the shapes do not fit.
+
+    Example:
+
+        >>> loss = SparseDualCrossEntropy(alpha=1, beta=4.5, from_logits=True)
+        >>> logits = [[2.0, 0.5, -1.0, 0.3], [2.0, 0.5, -1.0, 0.3]]
+        >>> print(f"{float(loss([0, 2], logits)):.4f}")
+        4.3016
+
+    Reference:
+        Li et al., "Dual Cross-Entropy Loss for Small-Sample Fine-Grained
+        Vehicle Classification", IEEE Transactions on Vehicular Technology
+        68(5), 2019.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        beta: float = 4.5,
+        from_logits: bool = False,
+        ignore_class: int | None = None,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "sparse_dual_cross_entropy",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            from_logits, ignore_class, axis, reduction, name, dtype
+        )
+        self.alpha, self.beta = _check(alpha, beta)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return sparse_dual_cross_entropy(
+            y_true, y_pred, alpha=self.alpha, beta=self.beta, **self.options()
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "alpha": self.alpha, "beta": self.beta}

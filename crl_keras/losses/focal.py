@@ -1,0 +1,271 @@
+"""The focal loss, for one-hot, soft and integer labels."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from crl_keras.losses import _forms
+from crl_keras.losses import _validation
+from crl_keras.losses._reduction import DenseLoss
+from crl_keras.losses._reduction import SparseLoss
+
+
+@keras.saving.register_keras_serializable(package="crl_keras")
+def focal_loss(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    gamma: float = 2.0,
+    from_logits: bool = False,
+    label_smoothing: float = 0.0,
+    axis: int = -1,
+) -> Any:
+    """Computes the focal loss of each sample, one-hot or soft labels.
+
+    With the cross-entropy `ce` between the label and `p = softmax(logits)`:
+
+    ```
+    FL = (1 - exp(-ce)) ** gamma * ce
+    ```
+
+    For a one-hot label `exp(-ce)` is `p_c`, the probability of the correct
+    class, and this is `-(1 - p_c) ** gamma * log(p_c)`. The gradient in the
+    logits is that of the cross-entropy, `p - y`, times
+    `(1 - e) ** (gamma - 1) * (1 - e + gamma * e * ce)` with `e = exp(-ce)`:
+    confident samples weigh less than under cross-entropy.
+
+    For hard labels it is `keras.losses.CategoricalFocalCrossentropy(alpha=1)`
+    without that loss's clip, which leaves hard samples, those with
+    `p_c < 1e-7`, no gradient. For soft labels that one weighs each class by
+    itself, `-sum_k y_k * (1 - p_k) ** gamma * log(p_k)`, which is not lowest at
+    `p = y`; this one is.
+
+    There is no class weight `alpha`: a scalar would only rescale the loss.
+
+    Args:
+        y_true: One-hot or soft labels, of the shape of `y_pred`.
+        y_pred: Logits or probabilities, `(..., classes)`, or the classes along
+            `axis`.
+        gamma: Finite number >= 0, by default 2 as in the paper on focal loss;
+            0 is cross-entropy.
+
+    `from_logits`, `label_smoothing` and `axis` are those of
+    `competing_ratio_loss`, and so are the shapes and dtypes.
+
+    Returns:
+        The loss of each sample, >= 0, the shape of `y_pred` without `axis`, in
+        the dtype of `y_pred`; natural logarithm.
+
+    Raises:
+        TypeError, ValueError: If an argument is of another type or outside its
+            range, or the shapes do not fit.
+
+    Example:
+
+        >>> y_true = [[1, 0, 0, 0], [0, 0, 1, 0]]
+        >>> logits = [[2.0, 0.5, -1.0, 0.3], [2.0, 0.5, -1.0, 0.3]]
+        >>> loss = focal_loss(y_true, logits, from_logits=True)
+        >>> print(keras.ops.convert_to_numpy(loss).round(4))
+        [0.0368 3.1485]
+
+    Reference:
+        Lin et al., "Focal Loss for Dense Object Detection", arXiv:1708.02002,
+        in its form for several classes. The paper on CRL compares with it and
+        gives no gamma: 2 is our choice.
+    """
+    gamma = _validation.check_at_least_0("gamma", gamma)
+    return _forms.dense_losses(
+        _forms.dense_cross_entropies(lambda ce: _focal(ce, gamma), from_logits),
+        y_true,
+        y_pred,
+        label_smoothing,
+        axis,
+        twin="SparseFocalLoss (sparse_focal_loss)",
+    )
+
+
+@keras.saving.register_keras_serializable(package="crl_keras")
+def sparse_focal_loss(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    gamma: float = 2.0,
+    from_logits: bool = False,
+    ignore_class: int | None = None,
+    axis: int = -1,
+) -> Any:
+    """Computes the focal loss of each sample, integer labels.
+
+    With the probability `p_c` of the correct class `c`,
+    `p = softmax(logits)`:
+
+    ```
+    FL = -(1 - p_c) ** gamma * log(p_c)
+    ```
+
+    the same number as `focal_loss` gives for the one-hot label.
+
+    Args:
+        y_true: Class ids 0 to classes - 1, of the shape of `y_pred` without
+            its class axis, or with 1 there.
+        y_pred: Logits or probabilities, `(..., classes)`, or the classes along
+            `axis`.
+        gamma: Finite number >= 0, by default 2 as in the paper on focal loss;
+            0 is cross-entropy.
+
+    `from_logits`, `ignore_class` and `axis` are those of
+    `sparse_competing_ratio_loss`, and so are the shapes and dtypes.
+
+    Returns:
+        The loss of each sample, >= 0, the shape of `y_pred` without `axis`, in
+        the dtype of `y_pred`; natural logarithm.
+
+    Raises:
+        TypeError, ValueError: If an argument is of another type or outside its
+            range, or the shapes do not fit.
+
+    Example:
+
+        >>> logits = [[2.0, 0.5, -1.0, 0.3], [2.0, 0.5, -1.0, 0.3]]
+        >>> loss = sparse_focal_loss([0, 2], logits, from_logits=True)
+        >>> print(keras.ops.convert_to_numpy(loss).round(4))
+        [0.0368 3.1485]
+
+    Reference:
+        Lin et al., "Focal Loss for Dense Object Detection", arXiv:1708.02002.
+    """
+    gamma = _validation.check_at_least_0("gamma", gamma)
+    return _forms.sparse_losses(
+        _forms.sparse_cross_entropies(
+            lambda ce: _focal(ce, gamma), from_logits
+        ),
+        y_true,
+        y_pred,
+        ignore_class,
+        axis,
+        twin="FocalLoss (focal_loss)",
+    )
+
+
+def _focal(cross_entropy, gamma):
+    if gamma == 0:
+        return cross_entropy
+    # A power below 1 has no derivative at 0, where a confident sample ends.
+    competing = ops.maximum(-ops.expm1(-cross_entropy), 1e-30)
+    return ops.power(competing, gamma) * cross_entropy
+
+
+@keras.saving.register_keras_serializable(package="crl_keras")
+class FocalLoss(DenseLoss):
+    """The focal loss for one-hot or soft labels.
+
+    With the cross-entropy `ce` of a sample, between its label and the softmax
+    of its logits:
+
+    ```
+    FL = (1 - exp(-ce)) ** gamma * ce
+    ```
+
+    For a one-hot label `exp(-ce)` is the probability of the correct class. See
+    `focal_loss` for the gradient and the difference from Keras's own.
+
+    Args:
+        gamma: Finite number >= 0, by default 2 as in the paper on focal loss;
+            0 is cross-entropy.
+
+    `from_logits`, `label_smoothing`, `axis`, `reduction`, `name` and `dtype`
+    are those of `CompetingRatioLoss`, and it is called like it.
+
+    Raises:
+        TypeError, ValueError: If an argument is of another type or outside its
+            range; when called, if the shapes do not fit.
+
+    Example:
+
+        >>> loss = FocalLoss(gamma=2, from_logits=True)
+        >>> y_true = [[1, 0, 0, 0], [0, 0, 1, 0]]
+        >>> logits = [[2.0, 0.5, -1.0, 0.3], [2.0, 0.5, -1.0, 0.3]]
+        >>> print(f"{float(loss(y_true, logits)):.4f}")
+        1.5926
+
+    Reference:
+        Lin et al., "Focal Loss for Dense Object Detection", arXiv:1708.02002.
+    """
+
+    def __init__(
+        self,
+        gamma: float = 2.0,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "focal_loss",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            from_logits, label_smoothing, axis, reduction, name, dtype
+        )
+        self.gamma = _validation.check_at_least_0("gamma", gamma)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return focal_loss(y_true, y_pred, gamma=self.gamma, **self.options())
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "gamma": self.gamma}
+
+
+@keras.saving.register_keras_serializable(package="crl_keras")
+class SparseFocalLoss(SparseLoss):
+    """The focal loss for integer labels.
+
+    With the probability `p_c` of the correct class:
+
+    ```
+    FL = -(1 - p_c) ** gamma * log(p_c)
+    ```
+
+    Args:
+        gamma: Finite number >= 0, by default 2 as in the paper on focal loss;
+            0 is cross-entropy.
+
+    `from_logits`, `ignore_class`, `axis`, `reduction`, `name` and `dtype` are
+    those of `SparseCompetingRatioLoss`, and it is called like it.
+
+    Raises:
+        TypeError, ValueError: If an argument is of another type or outside its
+            range; when called, if the shapes do not fit.
+
+    Example:
+
+        >>> loss = SparseFocalLoss(gamma=2, from_logits=True)
+        >>> logits = [[2.0, 0.5, -1.0, 0.3], [2.0, 0.5, -1.0, 0.3]]
+        >>> print(f"{float(loss([0, 2], logits)):.4f}")
+        1.5926
+
+    Reference:
+        Lin et al., "Focal Loss for Dense Object Detection", arXiv:1708.02002.
+    """
+
+    def __init__(
+        self,
+        gamma: float = 2.0,
+        from_logits: bool = False,
+        ignore_class: int | None = None,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "sparse_focal_loss",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            from_logits, ignore_class, axis, reduction, name, dtype
+        )
+        self.gamma = _validation.check_at_least_0("gamma", gamma)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return sparse_focal_loss(
+            y_true, y_pred, gamma=self.gamma, **self.options()
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "gamma": self.gamma}

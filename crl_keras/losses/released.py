@@ -1,0 +1,168 @@
+"""The Competing Ratio Loss as its authors released it, with their clamps."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from crl_keras.losses import _cross_entropy
+from crl_keras.losses import _forms
+from crl_keras.losses import _validation
+from crl_keras.losses._reduction import SparseLoss
+
+# Theirs, in float32, whatever `keras.config.epsilon()` is.
+EPSILON = 1e-7
+
+
+@keras.saving.register_keras_serializable(package="crl_keras")
+def released_competing_ratio_loss(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    alpha: float = 1.5,
+    beta: float = 1.0,
+    from_logits: bool = False,
+    ignore_class: int | None = None,
+    axis: int = -1,
+) -> Any:
+    """Computes CRL of each sample as its authors' code does, integer labels.
+
+    With the probability `p_c` of the correct class, clamped to
+    `[1e-7, 1 - 1e-7]`, and the constant of the code, `a = alpha + 1`:
+
+    ```
+    released CRL = log((a - p_c) ** beta / p_c + 1e-7)
+    ```
+
+    It is for reproductions; train with `sparse_competing_ratio_loss`, which is
+    the loss of the paper, exact. With `alpha >= 1` the two agree to 1e-5 where
+    `p_c` is between 1e-5 and 1 - 1e-5. Outside of the clamp they do not:
+
+    - `p_c < 1e-7`: the gradient is exactly 0, so a sample that is hard or has
+      a wrong label is ignored, where the exact loss pushes with -1 in its
+      logit. The loss stays at `16.118 + beta * log(alpha + 1)`.
+    - `p_c > 1 - 1e-7`: the gradient is exactly 0.
+    - `alpha = 0`: the loss, unbounded in the paper, ends at -15.33 for
+      `beta = 1`, and the 1e-7 inside of the logarithm shrinks the gradient of
+      confident samples.
+
+    `alpha` and `beta` are those of the paper. The code's own parameter `a` is
+    1 larger; its folders named `alpha_0` have `a = 1`, which is NLLR.
+
+    Args:
+        y_true: Class ids 0 to classes - 1, of the shape of `y_pred` without
+            its class axis, or with 1 there.
+        y_pred: Logits or probabilities, `(..., classes)`, or the classes along
+            `axis`. The authors' code takes logits.
+        alpha: Finite number >= 0, by default 1.5 as in the paper.
+        beta: Finite number, `alpha + beta >= 0`, by default 1 as in the paper.
+
+    `from_logits`, `ignore_class` and `axis` are those of
+    `sparse_competing_ratio_loss`, and so are the shapes and dtypes.
+
+    Returns:
+        The loss of each sample, the shape of `y_pred` without `axis`, in the
+        dtype of `y_pred`; natural logarithm.
+
+    Raises:
+        TypeError, ValueError: If an argument is of another type or outside its
+            range, or the shapes do not fit.
+
+    Example:
+
+        >>> logits = [[2.0, 0.5, -1.0, 0.3], [0.0, 40.0, 0.0, 0.0]]
+        >>> loss = released_competing_ratio_loss(
+        ...     [0, 2], logits, from_logits=True
+        ... )
+        >>> print(keras.ops.convert_to_numpy(loss).round(4))
+        [ 0.9704 17.0344]
+
+    Reference:
+        ratio.py of guoyurong0104/CRL-code @b66d835, for Eq. (11) of
+        arXiv:1912.11642.
+    """
+    alpha, beta = _validation.check_alpha_beta(alpha, beta)
+
+    def function(labels, y_pred, axis):
+        p = _cross_entropy.probabilities(y_pred, from_logits, axis)
+        p = ops.clip(p, EPSILON, 1.0 - EPSILON)
+        is_label = _cross_entropy.one_hot(labels, p, axis)
+        p = ops.sum(ops.where(is_label, p, 0.0), axis=axis)
+        # Theirs would fail for a label that names no class; no number either.
+        p = ops.where(ops.any(is_label, axis=axis), p, float("nan"))
+        return ops.log(ops.power(alpha + 1.0 - p, beta) / p + EPSILON)
+
+    return _forms.sparse_losses(
+        function, y_true, y_pred, ignore_class, axis, twin=None
+    )
+
+
+@keras.saving.register_keras_serializable(package="crl_keras")
+class ReleasedCompetingRatioLoss(SparseLoss):
+    """The Competing Ratio Loss as its authors' code has it, integer labels.
+
+    With the probability `p_c` of the correct class, clamped to
+    `[1e-7, 1 - 1e-7]`:
+
+    ```
+    released CRL = log((alpha + 1 - p_c) ** beta / p_c + 1e-7)
+    ```
+
+    It is for reproductions: see `released_competing_ratio_loss` for
+    what the clamp does. Train with `SparseCompetingRatioLoss`.
+
+    Args:
+        alpha: Finite number >= 0, by default 1.5 as in the paper; the code's
+            own parameter is 1 larger.
+        beta: Finite number, `alpha + beta >= 0`, by default 1 as in the paper.
+            `alpha=0, beta=1` is the authors' NLLR.
+
+    `from_logits`, `ignore_class`, `axis`, `reduction`, `name` and `dtype` are
+    those of `SparseCompetingRatioLoss`, and it is called like it.
+
+    Raises:
+        TypeError, ValueError: If an argument is of another type or outside its
+            range; when called, if the shapes do not fit.
+
+    Example:
+
+        >>> loss = ReleasedCompetingRatioLoss(from_logits=True)
+        >>> logits = [[2.0, 0.5, -1.0, 0.3], [0.0, 40.0, 0.0, 0.0]]
+        >>> print(f"{float(loss([0, 2], logits)):.4f}")
+        9.0024
+
+    Reference:
+        ratio.py of guoyurong0104/CRL-code @b66d835.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 1.5,
+        beta: float = 1.0,
+        from_logits: bool = False,
+        ignore_class: int | None = None,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "released_competing_ratio_loss",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            from_logits, ignore_class, axis, reduction, name, dtype
+        )
+        self.alpha, self.beta = _validation.check_alpha_beta(alpha, beta)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return released_competing_ratio_loss(
+            y_true,
+            y_pred,
+            alpha=self.alpha,
+            beta=self.beta,
+            **self.options(),
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "alpha": self.alpha,
+            "beta": self.beta,
+        }
