@@ -113,3 +113,58 @@ class CoupledSGD(keras.optimizers.SGD):
             **super().get_config(),
             "coupled_weight_decay": self.coupled_weight_decay,
         }
+
+
+class HeadRate:
+    """Mixin of an optimizer: the last layer learns at a rate of its own.
+
+    A variable below the layer named "logits" is updated with `head_rate` times
+    the learning rate. All others are with the learning rate itself, and not at
+    all before `head_updates` updates have been made: until then the gradients
+    of a new last layer say little about the layers below it. Their momentum
+    gathers meanwhile.
+
+    Attributes:
+        head_rate: Number > 0. Defaults to `1.0`.
+        head_updates: Integer >= 0. Defaults to `0`.
+
+    Example:
+
+    >>> class HeadSGD(HeadRate, keras.optimizers.SGD):
+    ...     head_rate, head_updates = 10.0, 1
+    >>> model = keras.Sequential([
+    ...     keras.Input((1,)),
+    ...     keras.layers.Dense(1, use_bias=False),
+    ...     keras.layers.Dense(2, use_bias=False, name="logits"),
+    ... ])
+    >>> model.set_weights([np.ones((1, 1)), np.ones((1, 2))])
+    >>> optimizer = HeadSGD(0.01)
+    >>> gradients = [np.ones((1, 1), "f"), np.ones((1, 2), "f")]
+    >>> for _ in range(2):
+    ...     optimizer.apply(gradients, model.trainable_variables)
+    ...     print([w.round(2).tolist() for w in model.get_weights()])
+    [[[1.0]], [[0.9, 0.9]]]
+    [[[0.99]], [[0.8, 0.8]]]
+    """
+
+    head_rate = 1.0
+    head_updates = 0
+
+    def build(self, variables):
+        super().build(variables)
+        # By number: on TensorFlow `update_step` gets variables without a path.
+        self._of_head = [
+            "logits" in variable.path.split("/") for variable in variables
+        ]
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Updates one variable."""
+        learning_rate = ops.cast(learning_rate, variable.dtype)
+        if self._of_head[self._get_variable_index(variable)]:
+            learning_rate = learning_rate * self.head_rate
+        elif self.head_updates:
+            waiting = ops.less(self.iterations, self.head_updates)
+            learning_rate = ops.where(
+                waiting, ops.zeros_like(learning_rate), learning_rate
+            )
+        super().update_step(gradient, variable, learning_rate)
