@@ -278,10 +278,9 @@ def load_dataset(
         return _local_copy(name, data_dir, skip_unreadable, cache)
     if name in CLASS_NAMES:
         return _downloaded(name)
-    streamed = name == "imagenet2012" or kind == "tfds"
-    advice = " Use stream_tfds for it." if streamed else ""
     raise ValueError(
-        f"Expected one of {', '.join(NAMES)}. Received: {name!r}.{advice}"
+        f"Expected one of {', '.join(NAMES)} to read into memory. Received: "
+        f"{name!r}."
     )
 
 
@@ -367,10 +366,15 @@ def channel_statistics(split):
     >>> mean.round(3).tolist(), deviation.round(3).tolist()
     ([0.305], [0.376])
     """
-    channels = split.images.shape[-1]
+    starts = range(0, len(split), STATISTICS_CHUNK)
+    chunks = (split.images[i : i + STATISTICS_CHUNK] for i in starts)
+    return statistics_of(chunks, split.images.shape[-1])
+
+
+def statistics_of(chunks, channels):
+    """`channel_statistics` of images that come in parts."""
     counts = np.zeros((channels, 256), np.int64)
-    for start in range(0, len(split), STATISTICS_CHUNK):
-        chunk = split.images[start : start + STATISTICS_CHUNK]
+    for chunk in chunks:
         for k in range(channels):
             counts[k] += np.bincount(chunk[..., k].ravel(), minlength=256)
     values = np.arange(256) / 255
@@ -610,27 +614,58 @@ def _folder(path, skip_unreadable, seed, cache):
 
 def _as_dataset(name, tree, layout, seed):
     splits = {
-        split: _labelled(tree.images, rows, layout.class_names, split)
+        split: Split(tree.images[rows], labels)
+        for split, (rows, labels) in _splits_of(layout, seed).items()
+    }
+    return Dataset(name, class_names=layout.class_names, **splits)
+
+
+def splits_of_tree(tree, path, seed=0):
+    """The splits of a tree of class folders.
+
+    Args:
+        tree: `Tree`; its images may be None.
+        path: path it was read from, for messages.
+        seed: int, draws the test part of a tree without test folders.
+
+    Returns `(splits, class_names)`: a dict from "train", "test" and maybe
+    "held_out" to `(rows, labels)`, positions in `tree.paths` and int64 labels.
+
+    Raises:
+        ValueError: for a tree that is laid out otherwise, or a class without
+            images in a split.
+    """
+    layout = _layout(tree, path)
+    return _splits_of(layout, seed), tuple(layout.class_names)
+
+
+def _splits_of(layout, seed):
+    names = layout.class_names
+    splits = {
+        split: _labelled(rows, names, split)
         for split, rows in layout.rows.items()
     }
     if "all" in splits:
-        whole = splits["all"]
-        train, test = _stratified_parts(
-            whole.labels, TEST_FRACTION, layout.class_names, seed
-        )
-        splits = {"train": whole.take(train), "test": whole.take(test)}
-    held_out = splits.get("validation") if "test" in splits else None
-    test = splits["test" if "test" in splits else "validation"]
-    return Dataset(name, splits["train"], test, layout.class_names, held_out)
+        rows, labels = splits["all"]
+        parts = _stratified_parts(labels, TEST_FRACTION, names, seed)
+        train, test = ((rows[part], labels[part]) for part in parts)
+        return {"train": train, "test": test}
+    # A validation part serves as the test where there is none.
+    validation = splits.pop("validation", None)
+    if "test" not in splits:
+        splits["test"] = validation
+    elif validation is not None:
+        splits["held_out"] = validation
+    return splits
 
 
-def _labelled(images, rows, class_names, where):
+def _labelled(rows, class_names, where):
     counts = [len(rows[name]) for name in class_names]
     labels = np.repeat(np.arange(len(class_names)), counts)
     # Here, not in Dataset alone: a split may have no image at all.
     check_labels(labels, class_names, where)
     order = np.concatenate([rows[name] for name in class_names])
-    return Split(images[order.astype(int)], labels)
+    return order.astype(int), labels
 
 
 def _layout(tree, path):

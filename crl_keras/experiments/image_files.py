@@ -11,6 +11,7 @@ import os
 import pathlib
 import warnings
 from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -152,6 +153,20 @@ class FileDataset:
     def classes(self):
         """The number of classes."""
         return len(self.class_names)
+
+    def without_boxes(self):
+        """The same images without the boxes of their objects."""
+        if self.train.boxes is None:
+            return self
+        splits = {
+            name: None if split is None else replace(split, boxes=None)
+            for name, split in (
+                ("train", self.train),
+                ("test", self.test),
+                ("held_out", self.held_out),
+            )
+        }
+        return replace(self, **splits)
 
     @cached_property
     def fingerprint(self):

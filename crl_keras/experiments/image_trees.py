@@ -71,6 +71,16 @@ def read_tree(path, skip_unreadable=False, cache=True):
     return tree
 
 
+def list_images(folder):
+    """The image files of a folder, as a `Tree` without the images."""
+    entries = _FolderSource(folder).entries
+    return Tree(
+        None,
+        sorted(name for name, file in entries if file is not None),
+        sorted(name for name, file in entries if file is None),
+    )
+
+
 def _decoded_tree(source, path, skip_unreadable):
     images, folders, skipped = {}, set(), []
     first = None

@@ -1,10 +1,13 @@
-"""Pipelines over TensorFlow Datasets that do not fit in memory.
+"""Data sets of TensorFlow Datasets that do not fit in memory.
 
 Nothing heavy is imported before a function needs it.
 """
 
 import hashlib
 from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,35 +15,42 @@ import numpy as np
 from crl_keras.experiments._optional import require
 from crl_keras.experiments.image_trees import some
 
+SHUFFLE_BUFFER = 10_000  # Images the order of an epoch is drawn from.
+LABEL_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class TfdsSplit:
+    """A split in TFDS's notation, such as `train[:90%]`, and its size."""
+
+    notation: str
+    size: int
+
+    def __len__(self):
+        return self.size
+
 
 @dataclass(frozen=True, eq=False)
-class Stream:
-    """A data set as pipelines, what `stream_tfds` returns.
-
-    Both pipelines yield batches of uint8 images `[batch, H, W, C]` in
-    `[0, 255]` and int32 labels `[batch]`; the last batch may be smaller. Give
-    them to `fit` with `shuffle=False`, or Keras warns that it does not shuffle
-    them itself.
+class TfdsSet:
+    """A classification data set that TensorFlow Datasets has prepared.
 
     Attributes:
         name: str, what reports call it.
-        train: `tf.data.Dataset`, shuffled anew every time it is iterated
-            over, in an order that the seed fixes.
-        test: `tf.data.Dataset`, always in the same order.
+        train, test: `TfdsSplit`.
         class_names: tuple of str; a label is a position in it.
-        train_size, test_size: int, the images of the splits.
-        epoch: function of an int from 0, the training pipeline of one epoch,
-            whose order depends on the seed and that number alone. A run that
-            is resumed needs it; `train` would begin with its first order.
+        builder: the TFDS builder.
+        keys: names of the features that hold the image and the label.
+        held_out: `TfdsSplit` or None, images kept from training.
     """
 
     name: str
-    train: Any
-    test: Any
+    train: TfdsSplit
+    test: TfdsSplit
     class_names: tuple
-    train_size: int
-    test_size: int
-    epoch: Any
+    builder: Any = field(repr=False)
+    keys: tuple
+    held_out: TfdsSplit | None = None
+    _labels: dict = field(default_factory=dict, init=False, repr=False)
 
     @property
     def classes(self):
@@ -48,51 +58,157 @@ class Stream:
         return len(self.class_names)
 
     @property
-    def input_shape(self):
+    def image_shape(self):
         """The shape `(H, W, C)` of an image; None for what varies."""
-        return tuple(self.train.element_spec[0].shape[1:])
+        return tuple(self.builder.info.features[self.keys[0]].shape)
+
+    @cached_property
+    def fingerprint(self):
+        """16 hexadecimal digits, of the version, the splits and the classes.
+
+        SHA-256 of the builder's name and version, the class names, the
+        notation and size of each split and the test labels: TFDS checks the
+        files themselves when it prepares them.
+        """
+        splits = [self.train, self.test, self.held_out]
+        head = (self.builder.info.full_name, self.class_names, splits)
+        digest = hashlib.sha256(repr(head).encode())
+        digest.update(self.labels("test").astype("<i4").tobytes())
+        return digest.hexdigest()[:16]
+
+    def split(self, name):
+        """The `TfdsSplit` "train", "test" or "held_out"."""
+        return getattr(self, name)
+
+    def labels(self, name):
+        """The labels of a split, int32 `[N]`; no image is decoded for it."""
+        if name not in self._labels:
+            self._labels[name] = self._read_labels(name)
+        return self._labels[name]
+
+    def _read_labels(self, name):
+        label = self.keys[1]
+        tfds = require_tfds()
+        labels = self.builder.as_dataset(
+            split=self.split(name).notation,
+            decoders=tfds.decode.PartialDecoding({label: True}),
+        ).map(lambda sample: sample[label])
+        batches = tfds.as_numpy(labels.batch(LABEL_BATCH))
+        return np.concatenate([*batches]).astype(np.int32)
+
+    def hold_out(self, fraction):
+        """Keeps the last part of the training split from training."""
+        count = round(fraction * self.train.size)
+        if not count:
+            return self
+        kept = self.train.size - count
+        return replace(
+            self,
+            train=self._part("train", None, kept),
+            held_out=self._part("train", kept, None),
+        )
+
+    def limit(self, train=None, test=None):
+        """The first images of the splits alone, for a quick run."""
+        sizes = {"train": train, "test": test}
+        return replace(
+            self,
+            **{
+                name: self._part(name, None, size)
+                for name, size in sizes.items()
+                if size is not None and size < self.split(name).size
+            },
+        )
+
+    def _part(self, name, start, end):
+        split = self.split(name)
+        if "[" in split.notation:
+            raise ValueError(
+                f"Expected a whole split to take a part of. Received: "
+                f"{split.notation!r}. Leave out --train-limit, --test-limit "
+                "and --held-out."
+            )
+        notation = f"{split.notation}[{start or ''}:{end or ''}]"
+        return TfdsSplit(notation, tfds_size(self.builder, notation))
+
+    def pipeline(self, name, batch_size, crop=None, seed=None):
+        """Batches of uint8 images `[batch, H, W, C]` and int32 labels.
+
+        Args:
+            name: str, "train", "test" or "held_out".
+            batch_size: int; the last batch may be smaller.
+            crop: `Crop`, or None for images that have one size and keep it.
+            seed: int in `[0, 2**31)` for training: order and crops depend on
+                it alone (and on TensorFlow's global seed, where one is set).
+                None for the test: the order of the set, the centre.
+
+        Returns:
+            `tf.data.Dataset`.
+        """
+        tf, tfds = require("tensorflow"), require_tfds()
+        read_config = tfds.ReadConfig(
+            shuffle_seed=seed,
+            shuffle_reshuffle_each_iteration=False,
+            # A set stored in a fixed order is shuffled like any other.
+            enable_ordering_guard=False,
+        )
+        samples = self.builder.as_dataset(
+            split=self.split(name).notation,
+            shuffle_files=seed is not None,
+            read_config=read_config,
+            # Boxes, masks and the like stay encoded.
+            decoders=tfds.decode.PartialDecoding(
+                dict.fromkeys(self.keys, True)
+            ),
+        )
+        image, label = self.keys
+        if seed is None:
+            samples = samples.map(lambda sample: (sample, None))
+        else:
+            samples = samples.shuffle(
+                SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=False
+            )
+            # Draws that travel with the samples: threads cannot reorder them.
+            seeds = tf.data.Dataset.random(
+                seed, rerandomize_each_iteration=False
+            ).batch(2)
+            samples = tf.data.Dataset.zip((samples, seeds))
+
+        # AutoGraph has nothing to convert, and warns that it cannot.
+        @tf.autograph.experimental.do_not_convert
+        def prepare(sample, seed):
+            pixels = sample[image]
+            if crop is not None:
+                draws = None
+                if seed is not None:
+                    draws = tf.random.stateless_uniform([4], seed)
+                pixels = crop.tensorflow(pixels, draws)
+            return pixels, tf.cast(sample[label], tf.int32)
+
+        samples = samples.map(
+            prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+        return samples.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
-def stream_tfds(
-    name,
-    image_size=224,
-    batch_size=32,
-    seed=0,
-    data_dir=None,
-    train_split="train",
-    test_split=None,
-    shuffle_buffer=10_000,
-    resize_ratio=256 / 224,
-):
-    """Pipelines over a data set of TensorFlow Datasets, on any backend.
-
-    The shorter side of an image is resized to `resize_ratio * image_size`,
-    and a square of `image_size` cut out: at random in training, in the centre
-    in the test. Nothing else is augmented.
+def open_tfds(name, data_dir=None, train_split="train", test_split=None):
+    """Opens a data set of TensorFlow Datasets, for any backend.
 
     Args:
         name: str, `"imagenet2012"` or `"tfds:NAME"`, with TFDS's name, such
             as `"tfds:oxford_flowers102"` or `"tfds:cifar10:3.0.2"`.
-        image_size: int, pixels a side, or None for images that have one size
-            and keep it; 224 by default.
-        batch_size: int, at least 1; 32 by default.
-        seed: int in `[0, 2**31)`, of order and crops, beside TensorFlow's
-            global seed, where one is set; 0 by default.
         data_dir: path of TFDS's data folder, None for its default. A set that
             is not there is downloaded and prepared.
         train_split, test_split: str in TFDS's notation, such as
             `"train[:90%]"`. The test is by default `"test"`, for ImageNet,
             whose test labels are secret, and where there is no test,
             `"validation"`.
-        shuffle_buffer: int, images the order is drawn from; 10,000 by
-            default.
-        resize_ratio: float, at least 1; 256/224 by default.
 
-    Returns a `Stream`.
+    Returns a `TfdsSet`.
 
     Raises:
-        ValueError: for an unknown name or split, a size or ratio out of
-            range, or a set without class labels.
+        ValueError: for an unknown name or split, or a set without class
+            labels.
         OSError: if the set could not be prepared.
         ImportError: without TensorFlow or TFDS; names the pip command.
     """
@@ -104,31 +220,16 @@ def stream_tfds(
             "Expected 'imagenet2012' or 'tfds:NAME' with a name of TensorFlow "
             f"Datasets. Received: {name!r}."
         )
-    _check_stream_sizes(image_size, batch_size, shuffle_buffer, resize_ratio)
     tfds = require_tfds()
     builder = _prepared(tfds, tfds_name, data_dir)
     test_split = test_split or _default_test(builder)
-    sizes = [tfds_size(builder, s) for s in (train_split, test_split)]
-    image, label = tfds_keys(tfds, builder)
-    pipelines = _Pipelines(
-        builder,
-        (image, label),
-        image_size,
-        batch_size,
-        shuffle_buffer,
-        resize_ratio,
+    train, test = (
+        TfdsSplit(split, tfds_size(builder, split))
+        for split in (train_split, test_split)
     )
-    return Stream(
-        name=str(name),
-        train=pipelines.train(train_split, seed, reshuffle=True),
-        test=pipelines.test(test_split),
-        class_names=tuple(builder.info.features[label].names),
-        train_size=sizes[0],
-        test_size=sizes[1],
-        epoch=lambda number: pipelines.train(
-            train_split, _epoch_seed(seed, number), reshuffle=False
-        ),
-    )
+    keys = tfds_keys(tfds, builder)
+    names = tuple(builder.info.features[keys[1]].names)
+    return TfdsSet(str(name), train, test, names, builder, keys)
 
 
 def require_tfds():
@@ -144,23 +245,6 @@ def require_tfds():
             "importlib_resources",
             name=error.name,
         ) from error
-
-
-def _check_stream_sizes(image_size, batch_size, shuffle_buffer, resize_ratio):
-    sizes = {"batch_size": batch_size, "shuffle_buffer": shuffle_buffer}
-    if image_size is not None:
-        sizes["image_size"] = image_size
-    for argument, size in sizes.items():
-        if size < 1 or size != int(size):
-            raise ValueError(
-                f"Expected {argument} as an integer of at least 1. Received: "
-                f"{argument}={size}."
-            )
-    if not resize_ratio >= 1:
-        raise ValueError(
-            "Expected resize_ratio to be at least 1, the crop within the "
-            f"image. Received: resize_ratio={resize_ratio}."
-        )
 
 
 def _prepared(tfds, name, data_dir):
@@ -239,82 +323,3 @@ def tfds_keys(tfds, builder):
             f"{dict(info.features)}. Take another set."
         )
     return tuple(keys)
-
-
-def _epoch_seed(seed, number):
-    mixed = hashlib.sha256(f"{seed} {number}".encode()).digest()
-    return int.from_bytes(mixed[:4], "little") >> 1
-
-
-class _Pipelines:
-    def __init__(self, builder, keys, image_size, batch_size, buffer, ratio):
-        self.tf, self.tfds = require("tensorflow"), require_tfds()
-        self.builder, self.keys, self.image_size = builder, keys, image_size
-        self.batch_size, self.buffer, self.ratio = batch_size, buffer, ratio
-
-    def train(self, split, seed, reshuffle):
-        samples = self._samples(
-            split,
-            shuffle_files=True,
-            read_config=self.tfds.ReadConfig(
-                shuffle_seed=seed,
-                shuffle_reshuffle_each_iteration=reshuffle,
-                # A set stored in a fixed order is shuffled like any other.
-                enable_ordering_guard=False,
-            ),
-        )
-        samples = samples.shuffle(
-            self.buffer, seed=seed, reshuffle_each_iteration=reshuffle
-        )
-        # Seeds that travel with the samples: threads cannot reorder them.
-        seeds = self.tf.data.Dataset.random(
-            seed, rerandomize_each_iteration=reshuffle
-        ).batch(2)
-        return self._batched(self.tf.data.Dataset.zip((samples, seeds)))
-
-    def test(self, split):
-        samples = self._samples(split)
-        return self._batched(samples.map(lambda sample: (sample, None)))
-
-    def _samples(self, split, **arguments):
-        # Boxes, masks and the like stay encoded.
-        wanted = self.tfds.decode.PartialDecoding(
-            dict.fromkeys(self.keys, True)
-        )
-        return self.builder.as_dataset(
-            split=split, decoders=wanted, **arguments
-        )
-
-    def _batched(self, samples):
-        parallel = self.tf.data.AUTOTUNE
-        samples = samples.map(
-            self._sample, num_parallel_calls=parallel, deterministic=True
-        )
-        return samples.batch(self.batch_size).prefetch(parallel)
-
-    def _sample(self, sample, seed):
-        image, label = (sample[key] for key in self.keys)
-        if self.image_size is not None:
-            image = self._cropped(self._resized(image), seed)
-        return image, self.tf.cast(label, self.tf.int32)
-
-    def _resized(self, image):
-        tf = self.tf
-        shape = tf.shape(image)[:2]
-        shorter = max(self.image_size, round(self.ratio * self.image_size))
-        scale = shorter / tf.reduce_min(shape)
-        size = tf.cast(tf.round(tf.cast(shape, tf.float64) * scale), tf.int32)
-        # Without antialiasing a large image made small is full of jags.
-        image = tf.image.resize(image, size, antialias=True)
-        image = tf.clip_by_value(tf.round(image), 0, 255)
-        return tf.cast(image, tf.uint8)
-
-    def _cropped(self, image, seed):
-        tf, side = self.tf, self.image_size
-        if seed is None:
-            margin = (tf.shape(image)[:2] - side) // 2
-            return tf.image.crop_to_bounding_box(
-                image, margin[0], margin[1], side, side
-            )
-        shape = (side, side, image.shape[-1])
-        return tf.image.stateless_random_crop(image, shape, seed)
