@@ -12,15 +12,19 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 import time
 
 BACKENDS = ("jax", "tensorflow", "torch")
 TESTS = pathlib.Path(__file__).parent
 
 
-def run(backend, pytest_arguments):
+def run(backend, pytest_arguments, cache):
     """Runs pytest, shows its output, and returns (exit code, counts)."""
     environment = dict(os.environ, KERAS_BACKEND=backend)
+    # Many tests train the same small networks: JAX compiles each once.
+    environment["JAX_COMPILATION_CACHE_DIR"] = cache
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     found = subprocess.run(
         [sys.executable, "-c", f"import keras, {backend}"],
         env=environment,
@@ -57,7 +61,8 @@ def main():
     for i, backend in enumerate(arguments.backends.split(",")):
         start = time.monotonic()
         once = ["-m", "not once"] if i else []
-        code, counts = run(backend, once + pytest_arguments)
+        with tempfile.TemporaryDirectory() as cache:
+            code, counts = run(backend, once + pytest_arguments, cache)
         if code and not counts.get("failed") and not counts.get("error"):
             counts["failed"] = 1
         seconds = time.monotonic() - start

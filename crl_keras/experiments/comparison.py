@@ -1,9 +1,10 @@
 """What the records of an experiment say about its losses, as plain values.
 
-Runs that differ in loss and seed alone form a group, within which losses are
-compared; groups that differ in the learning rate alone form a family. Errors
-are fractions in `[0, 1]`, differences are `loss - baseline`, so that a
-negative one is in favour of the loss. Imports no backend.
+Runs that differ in loss, seed and fold alone form a group, within which losses
+are compared by pairs of the same seed and fold; groups that differ in the
+learning rate alone form a family. Errors are fractions in `[0, 1]`, differences
+are `loss - baseline`, so that a negative one is in favour of the loss. Imports
+no backend.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from crl_keras.experiments import statistics
 from crl_keras.experiments.config import LOSSES
 from crl_keras.experiments.config import RunConfig
 from crl_keras.experiments.config import canonical_loss
+from crl_keras.experiments.config import crl_parameters
 from crl_keras.experiments.config import loss_label
 from crl_keras.experiments.config import parse_loss
 
@@ -109,8 +111,8 @@ class LossResult:
 
     @property
     def errors(self):
-        """Last-epoch test error by seed."""
-        return {r.config.seed: _last_error(r) for r in self.records}
+        """Last-epoch test error by seed, or by seed and fold."""
+        return {r.config.pair: _last_error(r) for r in self.records}
 
     @property
     def seeds(self):
@@ -556,7 +558,7 @@ def _make_group(title, records, baseline, count):
 
 
 def _check_group(records):
-    seen = {}
+    seen, data_of = {}, {}
     for record in records:
         try:
             fingerprint = record.result["dataset"]["fingerprint"]
@@ -576,9 +578,12 @@ def _check_group(records):
                 "the copy, or it counts twice"
             )
         seen[key] = record
-        if fingerprint != records[0].result["dataset"]["fingerprint"]:
+        first, expected = data_of.setdefault(
+            record.config.fold, (record, fingerprint)
+        )
+        if fingerprint != expected:
             raise ValueError(
-                f"{record.path} and {records[0].path} have one configuration "
+                f"{record.path} and {first.path} have one configuration "
                 "and were made from different data: they are no pair"
             )
 
@@ -592,12 +597,12 @@ def _best_error(record):
 
 
 def _make_loss_result(loss, records, count):
-    records = sorted(records, key=lambda record: record.config.seed)
+    records = sorted(records, key=lambda record: record.config.pair)
     done = tuple(r for r in records if r.result["status"] == "done")
     evaluations = {}
     for record in records:
         if record in done and (found := evaluate(record)):
-            evaluations[record.config.seed] = found
+            evaluations[record.config.pair] = found
         count()
     return LossResult(
         loss=loss,
@@ -620,9 +625,8 @@ def _evaluate(record, logits, labels):
     if scores.error(test, labels) != _last_error(record):
         raise ValueError("its error is not the one in result.json")
     methods = {"as trained": (test, None)}
-    name, parameters = parse_loss(record.config.loss)
-    if name in ("nllr", "crl"):
-        parameters = parameters or {"alpha": 0.0, "beta": 1.0}
+    if parse_loss(record.config.loss)[0] in ("crl", "nllr"):
+        parameters = crl_parameters(record.config.loss)
         methods["CRL posterior"] = (crl_posterior(test, **parameters), None)
     if len(logits.get("held_out", ())):
         temperature = scores.fit_temperature(
@@ -680,11 +684,13 @@ def _calibration_rows(loss, evaluations):
 
 
 def _mean_curve(curves):
-    # One test set, so the bins of all runs have the same numbers of samples.
+    # Of one test set, all runs have bins of the same numbers of samples; folds
+    # differ a little.
+    counts = np.mean([c.count for c in curves], axis=0)
     return scores.ReliabilityCurve(
         confidence=np.mean([c.confidence for c in curves], axis=0),
         accuracy=np.mean([c.accuracy for c in curves], axis=0),
-        count=curves[0].count,
+        count=np.rint(counts).astype(np.int64),
     )
 
 
@@ -757,13 +763,19 @@ def _group_notes(losses, comparisons):
             f"With {counted(most, 'seed')} Wilcoxon's test cannot reach 0.05, "
             "and intervals are wide. Use 6 seeds or more."
         )
+    if any(r.config.fold is not None for x in losses for r in x.records):
+        notes.append(
+            "Pairs are by seed and fold. The training sets of two folds "
+            "overlap, so their runs are not independent, and p is smaller "
+            "than it should be (Nadeau and Bengio, Machine Learning 52, 2003)."
+        )
     if len(losses) == 1:
         notes.append(f"{losses[0].label} is the only loss: nothing to compare.")
     return tuple(notes + _logits_notes(losses) + _provenance_notes(losses))
 
 
 def _diverged_note(result):
-    seeds = [r.config.seed for r in result.diverged]
+    seeds = [r.config.pair for r in result.diverged]
     left = (
         "no run of it is left."
         if not result.records
@@ -821,7 +833,12 @@ def _provenance_notes(losses):
 
 def _seeds_listed(seeds):
     noun = "seed" if len(seeds) == 1 else "seeds"
-    return f"{noun} {listed([str(seed) for seed in sorted(seeds)])}"
+    return f"{noun} {listed([pair_text(seed) for seed in sorted(seeds)])}"
+
+
+def pair_text(pair):
+    """ "0" for seed 0, "0 (fold 1)" with folds."""
+    return str(pair) if isinstance(pair, int) else "{} (fold {})".format(*pair)
 
 
 def counted(n, noun):

@@ -47,7 +47,8 @@ class RunConfig:
 
     Args:
         dataset: Name of the data set, as `load_dataset` takes it.
-        network: Name of the network, a key of `crl_keras.networks.NETWORKS`.
+        network: Name of the network, a key of `crl_keras.networks.NETWORKS`,
+            or "LIBRARY/NAME" of a backbone, as `build_backbone` takes it.
         loss: Loss with its parameters, in the form of `canonical_loss`.
         recipe: How it is trained.
         seed: Integer >= 0, of initial weights, batches and augmentation.
@@ -55,6 +56,10 @@ class RunConfig:
             of training, for fitting a temperature.
         precision: Keras dtype policy: "float32", "mixed_bfloat16" or
             "mixed_float16".
+        weights: Of a backbone: "none", "imagenet", or the path of a file.
+        fold: Which fold of a cross-validation is the test, or None.
+        crop_to_box: Whether images are cut to their bounding boxes.
+        reader: What decodes the images: "memory", "pillow" or "tf.data".
         backend: "tensorflow", "jax" or "torch".
         devices: Number of devices that share each batch.
         train_limit: Train on this many images only, or None for all.
@@ -75,6 +80,10 @@ class RunConfig:
     seed: int
     held_out: float = 0.0
     precision: str = "float32"
+    weights: str = "none"
+    fold: int | None = None
+    crop_to_box: bool = False
+    reader: str = "memory"
     backend: str = "jax"
     devices: int = 1
     train_limit: int | None = None
@@ -117,14 +126,24 @@ class RunConfig:
     @property
     def run_id(self):
         """12 hexadecimal digits, the same for equal configurations."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return hashlib.sha256(self._identity().encode()).hexdigest()[:12]
 
     @property
     def group(self):
-        """JSON of everything but loss and seed: what may be compared."""
+        """JSON of everything but loss, seed and fold: what may be compared."""
+        return self._identity("loss", "seed", "fold")
+
+    @property
+    def pair(self):
+        """What two runs must share to be a pair: the seed, and the fold."""
+        return self.seed if self.fold is None else (self.seed, self.fold)
+
+    def _identity(self, *without):
         values = self.to_dict()
-        del values["loss"], values["seed"]
+        # Words about the recipe: another wording makes no other run.
+        del values["recipe"]["source"]
+        for name in without:
+            del values[name]
         return json.dumps(values, sort_keys=True)
 
 
@@ -185,28 +204,71 @@ def loss_label(spec):
     return f"{name.upper()}({values})"
 
 
-def make_loss(spec, classes):
-    """The Keras loss of a configuration: integer labels, from logits."""
+def crl_parameters(spec):
+    """`alpha` and `beta` of a loss that is a CRL.
+
+    Raises ValueError for another loss.
+
+    >>> crl_parameters("nllr")
+    {'alpha': 0.0, 'beta': 1.0}
+    """
+    name, parameters = parse_loss(spec)
+    if name == "nllr":
+        return {"alpha": 0.0, "beta": 1.0}
+    if name == "crl":
+        return parameters
+    raise ValueError(
+        "Expected a loss that is a CRL, crl or nllr, of which the posterior is "
+        f"known. Received: {spec!r}"
+    )
+
+
+def make_loss(spec, classes, soft_labels=False, label_smoothing=0.0):
+    """The Keras loss of a configuration, from logits.
+
+    Args:
+        spec: Loss with its parameters, as `parse_loss` takes it.
+        classes: Number of classes.
+        soft_labels: Whether labels are one-hot or soft, not integers.
+        label_smoothing: Number in [0, 1), of soft labels.
+
+    Raises:
+        ValueError: The loss is for integer labels alone.
+    """
     import keras
 
     from crl_keras import losses
 
     name, parameters = parse_loss(spec)
-    if name == "ce":
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    if name in ("lsoftmax", "asoftmax"):
-        return losses.SparseMarginCrossEntropy(classes)
     if name == "nllr":
-        parameters = {"alpha": 0.0, "beta": 1.0}
-    cls = {
-        "nllr": losses.SparseCompetingRatioLoss,
-        "crl": losses.SparseCompetingRatioLoss,
-        "focal": losses.SparseFocalLoss,
-        "dualce": losses.SparseDualCrossEntropy,
-        "tamed": losses.SparseTamedCrossEntropy,
-        "released": losses.ReleasedCompetingRatioLoss,
-    }[name]
-    return cls(**parameters, from_logits=True)
+        parameters = crl_parameters(spec)
+    kinds = {  # For integer labels, and for soft ones.
+        "ce": (
+            keras.losses.SparseCategoricalCrossentropy,
+            keras.losses.CategoricalCrossentropy,
+        ),
+        "nllr": (losses.SparseCompetingRatioLoss, losses.CompetingRatioLoss),
+        "crl": (losses.SparseCompetingRatioLoss, losses.CompetingRatioLoss),
+        "focal": (losses.SparseFocalLoss, losses.FocalLoss),
+        "dualce": (losses.SparseDualCrossEntropy, losses.DualCrossEntropy),
+        "tamed": (losses.SparseTamedCrossEntropy, losses.TamedCrossEntropy),
+        "released": (losses.ReleasedCompetingRatioLoss, None),
+        "lsoftmax": (losses.SparseMarginCrossEntropy, None),
+        "asoftmax": (losses.SparseMarginCrossEntropy, None),
+    }
+    sparse, dense = kinds[name]
+    if sparse is losses.SparseMarginCrossEntropy and not soft_labels:
+        return sparse(classes)  # Its parameters are those of the last layer.
+    if not soft_labels:
+        return sparse(**parameters, from_logits=True)
+    if dense is None:
+        raise ValueError(
+            f"The loss {name} is for integer labels. Leave out --mixup, "
+            "--cutmix and --label-smoothing, or the loss"
+        )
+    return dense(
+        **parameters, from_logits=True, label_smoothing=label_smoothing
+    )
 
 
 def make_head(spec, classes):

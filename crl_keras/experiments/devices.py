@@ -75,6 +75,20 @@ def device_name():
     return f"CPU ({platform.machine()})"
 
 
+def leave_gpus_to_backend():
+    """Keeps TensorFlow, where it reads images alone, off the GPUs.
+
+    It would take all of their memory, and JAX or PyTorch would have none.
+    """
+    import keras
+    import tensorflow as tf
+
+    if keras.backend.backend() != "tensorflow":
+        # Too late for TensorFlow to take them back: it has started already.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_visible_devices([], "GPU")
+
+
 @contextlib.contextmanager
 def device_scope(devices):
     """Shares each batch over `devices` devices while a model is built and run.

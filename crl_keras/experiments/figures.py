@@ -413,7 +413,7 @@ def rate_figure(family, styles):
 
 
 def disagreements(group):
-    """Test images where losses of one seed disagree, and that seed.
+    """Test images where losses of one pair disagree, and that seed (and fold).
 
     Chosen by rule and not by eye: in the order of the test set, the first
     three that the baseline has right and another loss wrong, and the first
@@ -427,7 +427,7 @@ def disagreements(group):
     if seed is None:
         return None
     records = [
-        next(r for r in result.records if r.config.seed == seed)
+        next(r for r in result.records if r.config.pair == seed)
         for result in results
     ]
     data = records[0].data()

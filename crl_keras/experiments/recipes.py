@@ -8,9 +8,25 @@ import hashlib
 import math
 import numbers
 
+from crl_keras.experiments.crops import CROPS
+
 OPTIMIZERS = ("sgd", "adam", "rmsprop")
-AUGMENTATIONS = ("none", "crop_flip", "shift_flip")
-SCALINGS = ("unit", "standardise")
+AUGMENTATIONS = ("none", "flip", "crop_flip", "shift_flip")
+SCALINGS = ("unit", "standardise", "backbone")
+
+
+# Fields that hold one float.
+NUMBERS = (
+    "learning_rate",
+    "decay",
+    "momentum",
+    "weight_decay",
+    "mixup",
+    "cutmix",
+    "label_smoothing",
+    "resize_ratio",
+    "head_rate",
+)
 
 
 def _check_choice(field, value, choices):
@@ -21,14 +37,14 @@ def _check_choice(field, value, choices):
         )
 
 
-def _integer(field, value):
+def _integer(field, value, least=1):
     if (
         isinstance(value, bool)
         or not isinstance(value, numbers.Integral)
-        or value < 1
+        or value < least
     ):
         raise ValueError(
-            f"`{field}` must be an integer, at least 1. "
+            f"`{field}` must be an integer, at least {least}. "
             f"Received: {field}={value!r}"
         )
     return int(value)
@@ -84,12 +100,39 @@ class Recipe:
         nesterov: Whether it is Nesterov's. Defaults to `False`.
         weight_decay: Of SGD, >= 0, coupled with the momentum as in PyTorch and
             applied to all trainable variables. Defaults to `0.0`.
-        augmentation: "none", "crop_flip" (padded by 4 black pixels, cropped at
+        accumulate: Integer >= 1 that divides the batch size: gradients of so
+            many parts of a batch are averaged before a step, so that a batch
+            fits a small device. Batch normalisation sees the parts. Defaults
+            to `1`.
+        augmentation: "none", "flip" (half of the images mirrored), "crop_flip"
+            (padded by 4 black pixels, cropped at
             random, half of the images mirrored) or "shift_flip" (shifted by up
             to a tenth, border repeated, half of the images mirrored). Mirrored
             digits are wrong digits. Defaults to `"none"`.
-        scaling: "unit" (divided by 255) or "standardise" (each channel to mean
-            0 and standard deviation 1). Defaults to `"standardise"`.
+        randaugment: Number of operations of RandAugment on each image, integer
+            >= 0. Defaults to `0`.
+        mixup: Parameter of MixUp's beta distribution, in [0, 1]; 0 for none.
+            Defaults to `0.0`.
+        cutmix: The same of CutMix. With both, a batch gets the one or the
+            other. Defaults to `0.0`.
+        label_smoothing: In [0, 1). Labels are soft then, as they are with
+            MixUp or CutMix. Defaults to `0.0`.
+        image_size: Pixels a side of what is cropped out of images that lie in
+            files or are streamed, or None for images of one size, which keep
+            it. Defaults to `None`.
+        crop: "random", "random_resized" or "centre", see `Crop`. Defaults to
+            `"random"`.
+        resize_ratio: Number >= 1, see `Crop`. Defaults to 256/224.
+        keep_aspect: See `Crop`. Defaults to `True`.
+        head_rate: Number > 0: the learning rate of the last layer is so many
+            times that of the backbone. Defaults to `1.0`.
+        head_epochs: Number >= 0 of first epochs in which the last layer alone
+            learns. Batch statistics go on. Defaults to `0`.
+        freeze_backbone: Whether the last layer alone is trained, and batch
+            statistics stay. Defaults to `False`.
+        scaling: "unit" (divided by 255), "standardise" (each channel to mean
+            0 and standard deviation 1) or "backbone" (what the weights of a
+            backbone were trained with). Defaults to `"standardise"`.
         mean: Mean of each channel for "standardise", in units of 1 (pixels
             divided by 255), or None for that of the training split.
         std: Standard deviation of each channel, likewise; > 0.
@@ -115,7 +158,19 @@ class Recipe:
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
+    accumulate: int = 1
     augmentation: str = "none"
+    randaugment: int = 0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    label_smoothing: float = 0.0
+    image_size: int | None = None
+    crop: str = "random"
+    resize_ratio: float = 256 / 224
+    keep_aspect: bool = True
+    head_rate: float = 1.0
+    head_epochs: int = 0
+    freeze_backbone: bool = False
     scaling: str = "standardise"
     mean: tuple | None = None
     std: tuple | None = None
@@ -125,14 +180,20 @@ class Recipe:
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("augmentation", self.augmentation, AUGMENTATIONS)
         _check_choice("scaling", self.scaling, SCALINGS)
-        for field in ("epochs", "batch_size"):
+        _check_choice("crop", self.crop, CROPS)
+        for field in ("epochs", "batch_size", "accumulate"):
             self._set(field, _integer(field, getattr(self, field)))
+        for field in ("randaugment", "head_epochs"):
+            self._set(field, _integer(field, getattr(self, field), least=0))
+        if self.image_size is not None:
+            self._set("image_size", _integer("image_size", self.image_size))
         # Equal recipes get equal run ids: 1 and 1.0, lists and tuples.
-        for field in ("learning_rate", "decay", "momentum", "weight_decay"):
+        for field in NUMBERS:
             self._set(field, _number(field, getattr(self, field)))
         for field in ("milestones", "mean", "std"):
             self._set(field, _numbers(field, getattr(self, field)))
-        self._set("nesterov", _boolean("nesterov", self.nesterov))
+        for field in ("nesterov", "keep_aspect", "freeze_backbone"):
+            self._set(field, _boolean(field, getattr(self, field)))
         self._check_ranges()
         self._check_channels()
         self._check_optimizer()
@@ -146,6 +207,15 @@ class Recipe:
             "decay": (self.decay >= 0, ">= 0"),
             "momentum": (0 <= self.momentum < 1, "in [0, 1)"),
             "weight_decay": (self.weight_decay >= 0, ">= 0"),
+            "accumulate": (
+                self.batch_size % self.accumulate == 0,
+                f"a divisor of the batch size, {self.batch_size}",
+            ),
+            "mixup": (0 <= self.mixup <= 1, "in [0, 1]"),
+            "cutmix": (0 <= self.cutmix <= 1, "in [0, 1]"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
+            "resize_ratio": (self.resize_ratio >= 1, ">= 1"),
+            "head_rate": (self.head_rate > 0, "> 0"),
             "milestones": (
                 self.milestones is not None
                 and all(0 < m < 1 for m in self.milestones)
@@ -178,7 +248,18 @@ class Recipe:
                 f'`mean` and `std` are for scaling="standardise". {received}'
             )
 
+    @property
+    def soft_labels(self):
+        """Whether training needs labels of more than one class."""
+        return bool(self.mixup or self.cutmix or self.label_smoothing)
+
     def _check_optimizer(self):
+        if self.freeze_backbone and self.head_epochs:
+            raise ValueError(
+                "`freeze_backbone` trains the last layer alone in all epochs, "
+                "`head_epochs` in the first ones: choose one. "
+                f"Received: head_epochs={self.head_epochs}"
+            )
         if self.decay and self.milestones:
             raise ValueError(
                 "`decay` and `milestones` are two schedules, choose one. "
@@ -267,6 +348,52 @@ RECIPES = {
             source="our choice, a constant rate for logistic and mlp on "
             "MNIST: arXiv:1912.11642, Table IV, gives none",
         ),
+        Recipe(
+            "adience",
+            epochs=120,
+            batch_size=64,
+            learning_rate=0.01,
+            milestones=(80 / 120,),
+            momentum=0.9,
+            augmentation="flip",
+            image_size=224,
+            scaling="backbone",
+            source="arXiv:1912.11642, IV-A, Adience: SGD, batch, epochs and "
+            "rates; momentum, crop and mirroring are our choice, there is no "
+            "weight decay in it",
+        ),
+        Recipe(
+            "fine_grained",
+            epochs=180,
+            batch_size=16,
+            learning_rate=8e-4,
+            milestones=(1 / 3, 2 / 3),
+            momentum=0.9,
+            augmentation="flip",
+            image_size=448,
+            resize_ratio=512 / 448,
+            keep_aspect=False,
+            head_rate=10.0,
+            scaling="backbone",
+            source="JDAI-CV/DCL @8950816, whose setup arXiv:1912.11642, IV-A, "
+            "says to follow: optimizer, rates, 512 cut to 448; its epochs and "
+            "steps by the DCL paper (unverified), not turned",
+        ),
+        Recipe(
+            "finetune",
+            epochs=20,
+            batch_size=32,
+            learning_rate=0.01,
+            milestones=(0.5, 0.75),
+            momentum=0.9,
+            weight_decay=1e-4,
+            augmentation="flip",
+            image_size=224,
+            crop="random_resized",
+            head_rate=10.0,
+            scaling="backbone",
+            source="our choice, for any folder of images",
+        ),
     )
 }
 
@@ -309,21 +436,29 @@ def get_recipe(name, **overrides):
     return dataclasses.replace(RECIPES[name], **changes)
 
 
-def default_recipe(dataset):
+def default_recipe(dataset, network=""):
     """The name of the recipe for a data set when none is chosen.
 
     Args:
         dataset: Name of a data set, as `load_dataset` takes it.
+        network: Name of the network; a backbone, with a slash in its name,
+            takes images of another size and scale.
 
     Returns:
-        A key of `RECIPES`: "digits" and "mnist" for these, else "short".
+        A key of `RECIPES`: "digits", "mnist" and "adience" for these,
+        "fine_grained" for "cub" and "cars", "finetune" for what else a
+        backbone is trained on, and "short".
 
     Example:
 
     >>> default_recipe("digits"), default_recipe("cifar10")
     ('digits', 'short')
     """
-    return dataset if dataset in ("digits", "mnist") else "short"
+    if dataset in ("digits", "mnist", "adience"):
+        return dataset
+    if dataset in ("cub", "cars"):
+        return "fine_grained"
+    return "finetune" if "/" in network else "short"
 
 
 def make_optimizer(recipe, steps_per_epoch):
@@ -334,7 +469,7 @@ def make_optimizer(recipe, steps_per_epoch):
 
     Args:
         recipe: `Recipe`.
-        steps_per_epoch: Integer >= 1.
+        steps_per_epoch: Integer >= 1; parts of accumulated batches count.
 
     Returns:
         `keras.optimizers.Optimizer`, not built yet.
@@ -352,26 +487,42 @@ def make_optimizer(recipe, steps_per_epoch):
 
     from crl_keras.optimizers import CoupledSGD
 
-    rate = _learning_rate(recipe, _integer("steps_per_epoch", steps_per_epoch))
+    steps = _integer("steps_per_epoch", steps_per_epoch)
+    arguments = {"learning_rate": _learning_rate(recipe, steps)}
+    if recipe.accumulate > 1:
+        arguments["gradient_accumulation_steps"] = recipe.accumulate
     if recipe.optimizer == "adam":
-        return keras.optimizers.Adam(rate)
-    if recipe.optimizer == "rmsprop":
+        kind = keras.optimizers.Adam
+    elif recipe.optimizer == "rmsprop":
+        kind = keras.optimizers.RMSprop
         # Keras 3 adds epsilon under the root, where 1e-7 would damp every
         # gradient below 3e-4.
-        return keras.optimizers.RMSprop(rate, epsilon=1e-14)
-    return CoupledSGD(
-        rate,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        coupled_weight_decay=recipe.weight_decay,
-    )
+        arguments["epsilon"] = 1e-14
+    else:
+        kind = CoupledSGD
+        arguments["momentum"] = recipe.momentum
+        arguments["nesterov"] = recipe.nesterov
+        arguments["coupled_weight_decay"] = recipe.weight_decay
+    return _with_head_rate(kind, recipe, steps)(**arguments)
+
+
+def _with_head_rate(kind, recipe, steps_per_epoch):
+    from crl_keras.optimizers import HeadRate
+
+    if recipe.head_rate == 1 and not recipe.head_epochs:
+        return kind
+    updates = recipe.head_epochs * steps_per_epoch / recipe.accumulate
+    rates = dict(head_rate=recipe.head_rate, head_updates=math.ceil(updates))
+    return type(kind.__name__, (HeadRate, kind), rates)
 
 
 def _learning_rate(recipe, steps_per_epoch):
     from keras.optimizers import schedules
 
     if recipe.decay:
-        return schedules.InverseTimeDecay(recipe.learning_rate, 1, recipe.decay)
+        # Keras's schedules count the parts of an accumulated batch as steps.
+        decay = recipe.decay / recipe.accumulate
+        return schedules.InverseTimeDecay(recipe.learning_rate, 1, decay)
     if not recipe.milestones:
         return recipe.learning_rate
     steps = recipe.epochs * steps_per_epoch
@@ -407,18 +558,19 @@ def augmentation_layers(recipe, seed):
     >>> [layer.name for layer in augmentation_layers(get_recipe("paper"), 0)]
     ['random_pad_crop', 'random_flip']
     """
-    if recipe.augmentation == "none":
-        return []
     import keras
 
     from crl_keras.layers import RandomPadCrop
 
+    layers = []
     if recipe.augmentation == "crop_flip":
-        first = RandomPadCrop(
-            4, seed=_layer_seed(seed, "crop"), name="random_pad_crop"
+        layers.append(
+            RandomPadCrop(
+                4, seed=_layer_seed(seed, "crop"), name="random_pad_crop"
+            )
         )
-    else:
-        first = keras.layers.RandomTranslation(
+    if recipe.augmentation == "shift_flip":
+        shift = keras.layers.RandomTranslation(
             0.1,
             0.1,
             fill_mode="nearest",
@@ -429,15 +581,30 @@ def augmentation_layers(recipe, seed):
         )
         # Keras says that it does not compile, which holds for XLA on
         # TensorFlow; on JAX it does, and would leave all the rest uncompiled.
-        first.supports_jit = keras.backend.backend() == "jax"
-    flip = keras.layers.RandomFlip(
-        "horizontal",
-        seed=_layer_seed(seed, "flip"),
-        data_format="channels_last",
-        dtype="float32",
-        name="random_flip",
-    )
-    return [first, flip]
+        shift.supports_jit = keras.backend.backend() == "jax"
+        layers.append(shift)
+    if recipe.augmentation != "none":
+        layers.append(
+            keras.layers.RandomFlip(
+                "horizontal",
+                seed=_layer_seed(seed, "flip"),
+                data_format="channels_last",
+                dtype="float32",
+                name="random_flip",
+            )
+        )
+    if recipe.randaugment:
+        layers.append(
+            keras.layers.RandAugment(
+                value_range=(0, 255),
+                num_ops=recipe.randaugment,
+                seed=_layer_seed(seed, "randaugment"),
+                data_format="channels_last",
+                dtype="float32",
+                name="rand_augment",
+            )
+        )
+    return layers
 
 
 def _layer_seed(seed, layer):

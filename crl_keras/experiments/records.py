@@ -80,8 +80,8 @@ class Record:
     def data(self):
         """Dict of arrays on the test set: `labels` (N,), `class_names` (C,)
         and `thumbnails` (M, h, w, c), uint8, of its first M <= N images."""
-        name = f"{self.result['dataset']['fingerprint']}.npz"
-        with np.load(self.path.parent / "data" / name) as arrays:
+        fingerprint = self.result["dataset"]["fingerprint"]
+        with np.load(_data_path(self.path.parent, fingerprint)) as arrays:
             return dict(arrays)
 
 
@@ -209,13 +209,17 @@ class RunFolder:
             temporary.write_text(buffer.getvalue())
 
 
+def has_data(experiment, fingerprint):
+    """Whether `write_data` has kept that test set."""
+    return _data_path(experiment, fingerprint).exists()
+
+
 def write_data(experiment, fingerprint, labels, class_names, thumbnails):
     """Keeps what the report shows of a test set, once per experiment."""
-    folder = pathlib.Path(experiment) / "data"
-    path = folder / f"{fingerprint}.npz"
+    path = _data_path(experiment, fingerprint)
     if path.exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         np.savez_compressed(
             temporary,
@@ -223,6 +227,10 @@ def write_data(experiment, fingerprint, labels, class_names, thumbnails):
             class_names=np.array(class_names),
             thumbnails=thumbnails,
         )
+
+
+def _data_path(experiment, fingerprint):
+    return pathlib.Path(experiment) / "data" / f"{fingerprint}.npz"
 
 
 def check_output(experiment, megabytes):

@@ -20,6 +20,7 @@ from crl_keras.experiments.comparison import METHODS
 from crl_keras.experiments.comparison import compare
 from crl_keras.experiments.comparison import counted
 from crl_keras.experiments.comparison import listed
+from crl_keras.experiments.comparison import pair_text
 from crl_keras.experiments.comparison import short_verdict
 from crl_keras.experiments.comparison import verdict
 from crl_keras.experiments.config import loss_label
@@ -121,6 +122,7 @@ def print_report(report, console):
             say("* lowest of its loss, chosen on the test set: optimistic.\n")
         for group in family.groups:
             show(tables.error_table(group))
+            show(tables.fold_table(group))
             if any(c.shown for c in group.comparisons):
                 say("* p < 0.05 after Holm's correction.\n")
             for c in group.comparisons:
@@ -215,6 +217,7 @@ def facts(families):
         ("Network", _distinct(_network_text(r["network"]) for r in results)),
         ("Losses", [_loss_text(loss) for loss in losses]),
         ("Seeds", [_seeds_text({r.config.seed for r in records})]),
+        *_folds(records),
         ("Training", _distinct(_recipe_text(r.config) for r in records)),
         ("Learning rate", [_rates_text(records)]),
         ("Device", _distinct(_device_text(r) for r in results)),
@@ -224,6 +227,13 @@ def facts(families):
         ("Date", [_dates_text(results)]),
     ]
     return found
+
+
+def _folds(records):
+    folds = {r.config.fold for r in records} - {None}
+    if not folds:
+        return []
+    return [("Folds", [listed([str(k) for k in sorted(folds)])])]
 
 
 class _Embedder:
@@ -275,19 +285,25 @@ def _group_section(group, styles, embed):
         notes=group.notes,
         verdicts=[verdict(c) for c in group.comparisons],
         figures=[embed(f) for f in main if f],
+        folds=tables.fold_table(group),
         further=tables.further_table(group),
         calibration=tables.calibration_table(group),
         reliability=[embed(f) for f in reliability if f],
         confusions=[embed(f) for f in confusions],
         confused=confused,
-        disagreements=figures.disagreements(group),
+        disagreements=_disagreements(group),
     )
+
+
+def _disagreements(group):
+    found = figures.disagreements(group)
+    return found and (pair_text(found[0]), found[1])
 
 
 def _class_names(group):
     for result in group.losses:
         for record in result.records:
-            if record.config.seed in result.evaluations:
+            if record.config.pair in result.evaluations:
                 return record.data()["class_names"]
     return []
 

@@ -14,10 +14,12 @@ import subprocess
 import sys
 import time
 
-from crl_keras.experiments import datasets
+from crl_keras.experiments import sources
 from crl_keras.experiments._optional import require
 from crl_keras.experiments.config import RunConfig
 from crl_keras.experiments.config import loss_label
+from crl_keras.experiments.feeds import make_feed
+from crl_keras.experiments.image_files import FileDataset
 from crl_keras.experiments.records import RunFolder
 from crl_keras.experiments.records import check_output
 from crl_keras.experiments.records import read_records
@@ -87,18 +89,34 @@ def make_configs(losses, seeds, recipes, **common):
 def prepare_dataset(plan, config, cache=None):
     """The data of a configuration, limited and with its part held out."""
     cache = {} if cache is None else cache
-    key = (config.dataset, config.train_limit, config.test_limit)
+    key = (
+        config.dataset,
+        config.fold,
+        config.recipe.image_size is not None,
+        config.crop_to_box,
+        config.held_out,
+        config.train_limit,
+        config.test_limit,
+    )
     if key not in cache:
-        data = datasets.load_dataset(
-            config.dataset,
-            data_dir=plan.data_dir,
-            skip_unreadable=plan.skip_unreadable,
-        )
-        if config.train_limit or config.test_limit:
-            data = datasets.limit(data, config.train_limit, config.test_limit)
-        cache[key] = data
+        cache[key] = _prepared(plan, config)
+    return cache[key]
+
+
+def _prepared(plan, config):
+    data = sources.open_dataset(
+        config.dataset,
+        plan.data_dir,
+        config.fold,
+        config.recipe.image_size is not None,
+        plan.skip_unreadable,
+    )
+    if config.train_limit or config.test_limit:
+        data = sources.limit(data, config.train_limit, config.test_limit)
+    if isinstance(data, FileDataset) and not config.crop_to_box:
+        data = data.without_boxes()
     # One split for all seeds: a seed is to vary the training, not the data.
-    return datasets.hold_out(cache[key], config.held_out, seed=0)
+    return sources.hold_out(data, config.held_out)
 
 
 def check_plan(plan):
@@ -114,18 +132,21 @@ def check_plan(plan):
     cache, needed = {}, 0
     made_of = {}
     for record in read_records(plan.output):
-        made_of[record.config.group] = record.result["dataset"]["fingerprint"]
+        key = (record.config.group, record.config.fold)
+        made_of[key] = record.result["dataset"]["fingerprint"]
     for config in plan.pending():
         data = prepare_dataset(plan, config, cache)
-        found = made_of.get(config.group, data.fingerprint)
+        make_feed(data, config.recipe, config.seed, config.reader)
+        key = (config.group, config.fold)
+        found = made_of.get(key, data.fingerprint)
         if found != data.fingerprint:
             raise ValueError(
                 f"The records in {plan.output} were made from other data of "
                 f"the name {config.dataset} (fingerprint {found}, now "
                 f"{data.fingerprint}): use another --output"
             )
-        held_out = 0 if data.held_out is None else len(data.held_out.labels)
-        tested = len(data.test.labels) + held_out
+        held_out = 0 if data.held_out is None else len(data.held_out)
+        tested = len(data.test) + held_out
         needed += 8 * tested * data.classes / MEGABYTE
         needed += 0.1
     # The state of the runs in hand, twice while it is replaced: generous.

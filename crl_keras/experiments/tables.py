@@ -10,11 +10,15 @@ import dataclasses
 import io
 import re
 
+import numpy as np
+
+from crl_keras.experiments import statistics
 from crl_keras.experiments._optional import require
 from crl_keras.experiments.comparison import METHODS
 from crl_keras.experiments.comparison import counted
 from crl_keras.experiments.comparison import listed
 from crl_keras.experiments.comparison import p_text
+from crl_keras.experiments.comparison import pair_text
 from crl_keras.experiments.comparison import points
 from crl_keras.experiments.comparison import seeds_text
 from crl_keras.experiments.config import loss_label
@@ -225,6 +229,52 @@ def calibration_table(group):
     return Table(title, columns, tuple(rows), notes, _context(group))
 
 
+def fold_table(group):
+    """Accuracy of each loss over the folds of a cross-validation, or None.
+
+    The runs of a fold are averaged over their seeds first: the deviation is
+    that of the folds.
+    """
+    if group.config.fold is None:
+        return None
+    columns = (
+        Column("Loss", ("loss",), numeric=False),
+        Column("Folds", ("folds",)),
+        Column("Seeds", ("seeds",)),
+        Column("Accuracy [%]", ("accuracy_mean", "accuracy_std")),
+        Column(
+            "1-off accuracy [%]", ("one_off_mean", "one_off_std"), short="1-off"
+        ),
+    )
+    rows = tuple(_fold_cells(r) for r in group.losses if r.records)
+    notes = (
+        f"Last epoch, mean {PLUS_MINUS} standard deviation over the folds. "
+        "1-off: predicted within one class of the true one.",
+    )
+    title = f"Accuracy over the folds: {group.title}"
+    return Table(title, columns, rows, notes, _context(group))
+
+
+def _fold_cells(result):
+    by_fold = {}
+    for record in result.records:
+        by_fold.setdefault(record.config.fold, []).append(record.result["last"])
+    summaries = []
+    for name in ("accuracy", "one_off_accuracy"):
+        means = [
+            np.mean([last[name] for last in of_fold])
+            for of_fold in by_fold.values()
+        ]
+        summaries.append(statistics.summarise(np.array(means)))
+    seeds = {record.config.seed for record in result.records}
+    return (
+        Cell(result.label, (result.loss,), loss=result.loss),
+        Cell(f"{len(by_fold)}", (len(by_fold),)),
+        Cell(f"{len(seeds)}", (len(seeds),)),
+        *map(_mean_std, summaries),
+    )
+
+
 def rate_table(family):
     """Error by learning rate and loss of a `Family`, or None for one rate."""
     if len(family.groups) < 2:
@@ -260,7 +310,7 @@ def diverged_table(families):
     )
     rows = []
     for group, record in found:
-        loss, seed = record.config.loss, record.config.seed
+        loss, pair = record.config.loss, record.config.pair
         failure = record.result["failure"]
         epoch, step = failure["epoch"], failure["step"]
         rate = failure["learning_rate"]
@@ -268,7 +318,7 @@ def diverged_table(families):
             (
                 Cell(group.title, (group.title,)),
                 Cell(loss_label(loss), (loss,), loss=loss),
-                Cell(f"{seed}", (seed,)),
+                Cell(pair_text(pair), (record.config.seed,)),
                 Cell(f"{epoch:,}", (epoch,)),
                 Cell(f"{step:,}", (step,)),
                 Cell(f"{rate:g}", (rate,)),
@@ -288,6 +338,7 @@ def all_tables(families):
         found.append(rate_table(family))
         for group in family.groups:
             found.append(error_table(group))
+            found.append(fold_table(group))
             found.append(further_table(group))
             found.append(calibration_table(group))
     found.append(diverged_table(families))

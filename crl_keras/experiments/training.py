@@ -10,18 +10,20 @@ import time
 import numpy as np
 
 from crl_keras.experiments import scores
+from crl_keras.experiments.backbones import build_backbone
 from crl_keras.experiments.config import make_head
 from crl_keras.experiments.config import make_loss
-from crl_keras.experiments.datasets import channel_statistics
 from crl_keras.experiments.devices import device_name
 from crl_keras.experiments.devices import device_scope
+from crl_keras.experiments.feeds import make_feed
 from crl_keras.experiments.recipes import augmentation_layers
 from crl_keras.experiments.recipes import make_optimizer
 from crl_keras.experiments.recipes import scaling_layer
+from crl_keras.experiments.records import has_data
+from crl_keras.experiments.records import replacing
 from crl_keras.experiments.records import write_data
-
-TEST_BATCH = 1000
-THUMBNAILS = 2000
+from crl_keras.experiments.records import write_json
+from crl_keras.experiments.sources import ORDINAL
 
 
 class Diverged(Exception):
@@ -47,11 +49,14 @@ class Options:
     Args:
         tensorboard: Write TensorBoard logs into the run's folder.
         csv: Write Keras's own epoch log, keras.csv, into the run's folder.
+        save_model: Write the trained model into the run's folder, as
+            model.keras, and what its images and classes are, as model.json.
         command: The command line, for the record.
     """
 
     tensorboard: bool = False
     csv: bool = False
+    save_model: bool = False
     command: tuple = ()
 
 
@@ -98,38 +103,68 @@ def check_backend(config):
         )
 
 
-def build_model(config, dataset):
-    """Augmentation, scaling and network in one compiled model, from the seed.
+def build_model(config, feed):
+    """Builds augmentation, scaling and network in one model, from the seed.
 
-    Input is uint8 images; output is float32 logits.
+    Args:
+        config: `RunConfig`.
+        feed: `Feed` of the data.
+
+    Returns:
+        `(model, deployed, parameters)`: the compiled model, from uint8 images
+        to float32 logits; the same without augmentation, not compiled; the
+        number of parameters of the network.
     """
     import keras
 
     from crl_keras.networks import build_network
 
-    recipe = config.recipe
+    recipe, classes = config.recipe, feed.dataset.classes
     keras.utils.set_random_seed(config.seed)
-    mean, std = None, None
-    if recipe.scaling == "standardise" and recipe.mean is None:
-        mean, std = channel_statistics(dataset.train)
-    inputs = keras.Input(dataset.input_shape, dtype="uint8")
+    if "/" in config.network:
+        network, scaling = build_backbone(
+            config.network,
+            feed.input_shape,
+            classes,
+            config.weights,
+            recipe.freeze_backbone,
+        )
+    else:
+        network = build_network(config.network, feed.input_shape, classes)
+        scaling = None
+    if recipe.scaling != "backbone" or scaling is None:
+        scaling = _scaling(config, feed)
+    network = with_head(network, make_head(config.loss, classes))
+    inputs = keras.Input(feed.input_shape, dtype="uint8")
     x = inputs
     for layer in augmentation_layers(recipe, config.seed):
         x = layer(x)
-    x = scaling_layer(recipe, mean, std)(x)
-    network = build_network(
-        config.network, dataset.input_shape, dataset.classes
-    )
-    network = with_head(network, make_head(config.loss, dataset.classes))
-    model = keras.Model(inputs, network(x))
-    steps = math.ceil(len(dataset.train.labels) / recipe.batch_size)
+    model = keras.Model(inputs, network(scaling(x)))
     model.compile(
-        make_optimizer(recipe, steps),
-        make_loss(config.loss, dataset.classes),
+        make_optimizer(recipe, feed.steps),
+        make_loss(
+            config.loss, classes, recipe.soft_labels, recipe.label_smoothing
+        ),
         metrics=["accuracy"],
     )
     model.optimizer.build(model.trainable_variables)
-    return model, network.count_params()
+    inputs = keras.Input(feed.input_shape, dtype="uint8")
+    deployed = keras.Model(inputs, network(scaling(inputs)))
+    return model, deployed, network.count_params()
+
+
+def _scaling(config, feed):
+    recipe = config.recipe
+    if recipe.scaling == "backbone":
+        raise ValueError(
+            f"The recipe {recipe.name!r} scales images as a backbone wants "
+            f"them. Received: network={config.network!r}, which is none; "
+            "choose another recipe"
+        )
+    mean, std = None, None
+    if recipe.scaling == "standardise" and recipe.mean is None:
+        mean, std = feed.statistics()
+    return scaling_layer(recipe, mean, std)
 
 
 def with_head(network, head):
@@ -156,43 +191,67 @@ def with_head(network, head):
 
 
 def _run(config, dataset, folder, options, on_epoch):
-    model, parameters = build_model(config, dataset)
+    feed = make_feed(dataset, config.recipe, config.seed, config.reader)
+    model, deployed, parameters = build_model(config, feed)
     history = _restore(model, folder)
-    recorder = _make_recorder(model, config, dataset, folder, on_epoch, history)
-    batches = _make_batches(
-        dataset.train, config.recipe.batch_size, config.seed, len(history)
-    )
+    recorder = _make_recorder(model, config, feed, folder, on_epoch, history)
     failure = None
     if len(history) < config.recipe.epochs:
         try:
             model.fit(
-                batches,
+                feed.training(len(history)),
                 epochs=config.recipe.epochs,
                 initial_epoch=len(history),
-                validation_data=_in_order(dataset.test),
+                validation_data=feed.ordered("test"),
                 shuffle=False,  # The batches bring their own order.
                 callbacks=[recorder, *_keras_callbacks(folder, options)],
                 verbose=0,
             )
         except Diverged as error:
             failure = error.where
-    logits = {} if failure else _logits(model, dataset)
-    result = _result(config, dataset, parameters, recorder, failure, options)
+    logits = {} if failure else _logits(model, feed)
+    result = _result(config, feed, parameters, recorder, failure, options)
     if logits:
-        last = scores.all_scores(logits["test"], dataset.test.labels)
+        labels = feed.labels("test")
+        last = scores.all_scores(logits["test"], labels)
+        if config.dataset in ORDINAL:
+            last["one_off_accuracy"] = scores.one_off_accuracy(
+                logits["test"], labels
+            )
         last["epoch"] = config.recipe.epochs
         last["test_loss"] = recorder.rows[-1]["test_loss"]
         result["last"] = last
         result["best"] = _best_epoch(recorder.rows)
-    write_data(
-        folder.path.parent,
-        dataset.fingerprint,
-        dataset.test.labels,
-        dataset.class_names,
-        dataset.test.images[:THUMBNAILS],
-    )
+    if not has_data(folder.path.parent, dataset.fingerprint):
+        write_data(
+            folder.path.parent,
+            dataset.fingerprint,
+            feed.labels("test"),
+            dataset.class_names,
+            feed.thumbnails(),
+        )
+    if options.save_model and not failure:
+        _save_model(deployed, config, feed, folder)
     folder.finish(result, recorder.rows, logits)
     return result
+
+
+def _save_model(deployed, config, feed, folder):
+    with replacing(folder.path / "model.keras") as temporary:
+        deployed.save(temporary)
+    recipe = config.recipe
+    write_json(
+        folder.path / "model.json",
+        dict(
+            classes=list(feed.dataset.class_names),
+            input_shape=list(feed.input_shape),
+            resize_ratio=recipe.resize_ratio,
+            keep_aspect=recipe.keep_aspect,
+            dataset=feed.dataset.name,
+            network=config.network,
+            loss=config.loss,
+        ),
+    )
 
 
 def _restore(model, folder):
@@ -217,49 +276,7 @@ def _state_variables(model):
     return [*model.variables, *model.optimizer.variables]
 
 
-def _make_batches(split, batch_size, seed, epoch):
-    """Batches in an order that depends on seed and epoch alone."""
-    import keras
-
-    class Batches(keras.utils.PyDataset):
-        def __init__(self):
-            super().__init__()
-            self.epoch = epoch
-            self._order()
-
-        def _order(self):
-            rng = np.random.default_rng([seed, self.epoch])
-            self.order = rng.permutation(len(split.labels))
-
-        def __len__(self):
-            return math.ceil(len(split.labels) / batch_size)
-
-        def __getitem__(self, i):
-            chosen = self.order[i * batch_size : (i + 1) * batch_size]
-            return split.images[chosen], split.labels[chosen]
-
-        def on_epoch_end(self):
-            self.epoch += 1
-            self._order()
-
-    return Batches()
-
-
-def _in_order(split):
-    import keras
-
-    class InOrder(keras.utils.PyDataset):
-        def __len__(self):
-            return math.ceil(len(split.labels) / TEST_BATCH)
-
-        def __getitem__(self, i):
-            part = slice(i * TEST_BATCH, (i + 1) * TEST_BATCH)
-            return split.images[part], split.labels[part]
-
-    return InOrder()
-
-
-def _make_recorder(model, config, dataset, folder, on_epoch, history):
+def _make_recorder(model, config, feed, folder, on_epoch, history):
     import keras
 
     class Recorder(keras.callbacks.Callback):
@@ -296,7 +313,7 @@ def _make_recorder(model, config, dataset, folder, on_epoch, history):
                 test_accuracy=float(logs["val_accuracy"]),
                 seconds=seconds,
                 test_seconds=time.perf_counter() - self.trained,
-                images_per_second=len(dataset.train.labels) / seconds,
+                images_per_second=feed.size("train") / seconds,
             )
             self.rows.append(row)
             values = [_to_numpy(v) for v in _state_variables(model)]
@@ -334,17 +351,17 @@ def _keras_callbacks(folder, options):
     return callbacks
 
 
-def _logits(model, dataset):
+def _logits(model, feed):
     """Logits of the test set, and of what was held out."""
-    logits = {
-        "test": np.asarray(model.predict(_in_order(dataset.test), verbose=0))
-    }
-    if dataset.held_out is not None:
-        logits["held_out"] = np.asarray(
-            model.predict(_in_order(dataset.held_out), verbose=0)
-        )
-        logits["held_out_labels"] = dataset.held_out.labels
+    logits = {"test": _predicted(model, feed.ordered("test"))}
+    if feed.size("held_out"):
+        logits["held_out"] = _predicted(model, feed.ordered("held_out"))
+        logits["held_out_labels"] = feed.labels("held_out")
     return logits
+
+
+def _predicted(model, batches):
+    return np.asarray(model.predict(batches, verbose=0))
 
 
 def _best_epoch(rows):
@@ -352,26 +369,25 @@ def _best_epoch(rows):
     return dict(epoch=best["epoch"], test_error=1 - best["test_accuracy"])
 
 
-def _result(config, dataset, parameters, recorder, failure, options):
-    rows = recorder.rows
-    held_out = dataset.held_out
+def _result(config, feed, parameters, recorder, failure, options):
+    rows, dataset = recorder.rows, feed.dataset
     seconds = sum(row["seconds"] for row in rows)
-    images = len(rows) * len(dataset.train.labels)
+    images = len(rows) * feed.size("train")
     return dict(
         status="diverged" if failure else "done",
         dataset=dict(
             name=dataset.name,
             fingerprint=dataset.fingerprint,
-            train=len(dataset.train.labels),
-            held_out=0 if held_out is None else len(held_out.labels),
-            test=len(dataset.test.labels),
+            train=feed.size("train"),
+            held_out=feed.size("held_out"),
+            test=feed.size("test"),
             classes=dataset.classes,
         ),
         network=dict(name=config.network, parameters=parameters),
         loss=config.loss,
         seed=config.seed,
         backend=config.backend,
-        versions=versions(config.backend),
+        versions=versions(config),
         device=device_name(),
         devices=config.devices,
         precision=config.precision,
@@ -386,10 +402,16 @@ def _result(config, dataset, parameters, recorder, failure, options):
     )
 
 
-def versions(backend):
-    """Versions of what makes the numbers, by name."""
+def versions(config):
+    """Versions of what makes the numbers of a run, by name."""
     found = {"python": platform.python_version()}
-    for name in ("crl-keras", "keras", backend, f"{backend}-cpu", "numpy"):
+    backend = config.backend
+    names = ["crl-keras", "keras", backend, f"{backend}-cpu", "numpy"]
+    names += {"pillow": ["pillow"], "tf.data": ["tensorflow"]}.get(
+        config.reader, []
+    )
+    names += [config.network.partition("/")[0]] * ("/" in config.network)
+    for name in names:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

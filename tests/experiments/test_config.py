@@ -35,7 +35,7 @@ def test_json_gives_back_an_equal_configuration():
 
 
 @pytest.mark.once
-def test_every_field_changes_the_id_and_all_but_two_the_group():
+def test_every_field_changes_the_id_and_all_but_three_the_group():
     config = make_config()
     changes = dict(
         dataset="mnist",
@@ -45,6 +45,10 @@ def test_every_field_changes_the_id_and_all_but_two_the_group():
         seed=1,
         held_out=0.2,
         precision="mixed_bfloat16",
+        weights="imagenet",
+        fold=1,
+        crop_to_box=True,
+        reader="pillow",
         backend="torch",
         devices=2,
         train_limit=10,
@@ -54,7 +58,22 @@ def test_every_field_changes_the_id_and_all_but_two_the_group():
     for name, value in changes.items():
         other = dataclasses.replace(config, **{name: value})
         assert other.run_id != config.run_id, name
-        assert (other.group == config.group) == (name in ("loss", "seed"))
+        shared = name in ("loss", "seed", "fold")
+        assert (other.group == config.group) == shared
+
+
+@pytest.mark.once
+def test_other_words_on_a_recipe_make_no_other_run():
+    config = make_config()
+    reworded = dataclasses.replace(config.recipe, source="in other words")
+    other = dataclasses.replace(config, recipe=reworded)
+    assert other.run_id == config.run_id and other.group == config.group
+
+
+@pytest.mark.once
+def test_a_pair_shares_seed_and_fold():
+    assert make_config(seed=3).pair == 3
+    assert make_config(seed=3, fold=1).pair == (3, 1)
 
 
 @pytest.mark.once

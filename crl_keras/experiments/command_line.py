@@ -1,0 +1,350 @@
+"""The arguments of the example scripts, and what becomes of them."""
+
+import argparse
+import os
+import pathlib
+import sys
+
+from crl_keras.experiments.config import PRECISIONS
+from crl_keras.experiments.crops import CROPS
+from crl_keras.experiments.sources import READERS
+
+# Arguments of the command line that are fields of `Recipe`.
+RECIPE_FIELDS = (
+    "epochs",
+    "batch_size",
+    "accumulate",
+    "image_size",
+    "crop",
+    "randaugment",
+    "mixup",
+    "cutmix",
+    "label_smoothing",
+    "head_rate",
+    "head_epochs",
+    "freeze_backbone",
+)
+
+
+def compare_parser(description):
+    """The parser of examples/compare_losses.py."""
+    parser = _parser(description)
+    what = parser.add_argument_group("what is compared")
+    what.add_argument(
+        "--dataset",
+        default="digits",
+        help="digits, mnist, cifar10, cifar100, svhn, cub, cars, adience, "
+        "imagenet2012, tfds:NAME or folder:PATH",
+    )
+    what.add_argument(
+        "--network",
+        default="mlp",
+        help="see crl_keras.networks, or LIBRARY/NAME of a backbone",
+    )
+    _add_losses(what, ["ce", "nllr", "crl"], seeds=5)
+    _add_common(parser, what, backbone_of=lambda a: a.network)
+    return parser
+
+
+def finetune_parser(description, dataset):
+    """The parser of the examples/finetune_*.py."""
+    parser = _parser(description)
+    what = parser.add_argument_group("what is trained")
+    what.add_argument(
+        "--backbone",
+        default="resnet50",
+        help="resnet18, 34, 50, 101, 152, these with _v2, or mobilenet_v2",
+    )
+    what.add_argument(
+        "--library",
+        choices=("keras_cv", "keras_hub", "keras"),
+        help="where the backbone comes from (keras_cv; keras.applications for "
+        "mobilenet_v2)",
+    )
+    _add_losses(what, ["crl"], seeds=1)
+    if dataset is None:
+        what.add_argument(
+            "--dataset", required=True, help="folder:PATH or tfds:NAME"
+        )
+    _add_common(
+        parser,
+        what,
+        backbone_of=lambda a: f"{_library(a)}/{a.backbone}",
+        dataset=dataset,
+        save_model=True,
+    )
+    return parser
+
+
+def run(parser, name):
+    """Parses, trains what is not trained yet, and writes the report.
+
+    Ends the process with a message for what the user can mend.
+    """
+    arguments = parser.parse_args()
+    _use_backend(arguments.backend)
+    from crl_keras.experiments.report import write_report
+
+    try:
+        plan = make_plan(arguments)
+        if arguments.list:
+            return _print_plan(plan)
+        run_plan(plan, arguments.workers, arguments.ray)
+        print()
+        write_report(plan.output, baseline=arguments.baseline or "ce")
+    except (ValueError, OSError, ImportError, NotImplementedError) as error:
+        sys.exit(f"{name}: {error}")
+
+
+def _use_backend(backend):
+    """Starts the script again if Keras has come up on another backend.
+
+    It did so when this package was imported, and cannot change.
+    """
+    import keras
+
+    if backend and backend != keras.backend.backend():
+        os.environ["KERAS_BACKEND"] = backend
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+
+
+def make_plan(arguments):
+    """The `Plan` of parsed arguments."""
+    import keras
+
+    from crl_keras.experiments import sources
+    from crl_keras.experiments.backbones import check_backbone
+    from crl_keras.experiments.devices import resolve_precision
+    from crl_keras.experiments.recipes import default_recipe
+    from crl_keras.experiments.recipes import get_recipe
+    from crl_keras.experiments.sweep import Plan
+    from crl_keras.experiments.sweep import make_configs
+    from crl_keras.experiments.training import Options
+
+    dataset, network = arguments.dataset, arguments.backbone_of(arguments)
+    weights = "none"
+    if "/" in network:
+        weights = arguments.weights or "imagenet"
+        check_backbone(network, weights)
+    elif arguments.weights:
+        raise ValueError(
+            "--weights are for a backbone, LIBRARY/NAME. Received: "
+            f"{network!r}, which is trained from random ones"
+        )
+    name = arguments.recipe or default_recipe(dataset, network)
+    changes = {field: getattr(arguments, field) for field in RECIPE_FIELDS}
+    recipes = [
+        get_recipe(name, learning_rate=rate, **changes)
+        for rate in arguments.learning_rates
+    ]
+    resized = recipes[0].image_size is not None
+    first = arguments.first_seed
+    common = dict(
+        dataset=dataset,
+        network=network,
+        weights=weights,
+        held_out=arguments.held_out,
+        crop_to_box=arguments.crop_to_box,
+        reader=sources.resolve_reader(dataset, resized, arguments.reader),
+        precision=resolve_precision(arguments.precision),
+        backend=keras.backend.backend(),
+        devices=arguments.devices,
+        train_limit=arguments.train_limit,
+        test_limit=arguments.test_limit,
+    )
+    configs = [
+        config
+        for fold in _folds(dataset, arguments.fold)
+        for config in make_configs(
+            arguments.losses,
+            range(first, first + arguments.seeds),
+            recipes,
+            fold=fold,
+            **common,
+        )
+    ]
+    title = pathlib.PurePath(dataset.removeprefix("folder:")).name
+    title = title.replace(":", "-")
+    return Plan(
+        tuple(configs),
+        arguments.output or f"runs/{title}-{network.replace('/', '-')}",
+        arguments.data_dir,
+        arguments.skip_unreadable,
+        Options(
+            arguments.tensorboard,
+            arguments.csv,
+            arguments.save_model,
+            ("python", *sys.argv),
+        ),
+    )
+
+
+def run_plan(plan, workers=1, ray=None):
+    """Checks a plan, and runs what of it is not done, with progress."""
+    from crl_keras.experiments import sweep
+    from crl_keras.experiments.progress import Progress
+
+    cache = sweep.check_plan(plan)
+    with Progress(plan) as progress:
+        if ray:
+            sweep.run_ray(plan, ray, progress.on_wait)
+        elif workers > 1:
+            sweep.run_workers(plan, workers, progress.on_wait)
+        else:
+            sweep.run_sweep(plan, progress.on_run, progress.on_epoch, cache)
+
+
+def _print_plan(plan):
+    """What would be run, a line a run."""
+    from crl_keras.experiments.config import loss_label
+
+    pending = {config.run_id for config in plan.pending()}
+    for config in plan.configs:
+        state = "to do" if config.run_id in pending else "done"
+        fold = "" if config.fold is None else f" fold {config.fold}"
+        print(
+            f"{config.run_id}  {state:5}  {config.dataset}{fold}  "
+            f"{config.network}  {loss_label(config.loss)}  seed {config.seed}  "
+            f"learning rate {config.recipe.learning_rate:g}  "
+            f"{config.recipe.epochs} epochs"
+        )
+    print(f"{len(pending)} of {len(plan.configs)} runs to do in {plan.output}")
+
+
+def _parser(description):
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+
+
+def _library(arguments):
+    from crl_keras.experiments.backbones import default_library
+
+    return arguments.library or default_library(arguments.backbone)
+
+
+def _folds(dataset, fold):
+    from crl_keras.experiments.sources import FOLDS
+
+    folds = FOLDS.get(dataset)
+    if folds is None:
+        if fold is not None:
+            raise ValueError(
+                f"--fold is for {', '.join(FOLDS)}. Received: {dataset!r}"
+            )
+        return [None]
+    if fold in (None, "all"):
+        return range(folds)
+    if fold.isdigit() and int(fold) < folds:
+        return [int(fold)]
+    raise ValueError(
+        f"--fold must be all, or a number from 0 to {folds - 1}. "
+        f"Received: {fold!r}"
+    )
+
+
+def _add_losses(group, losses, seeds):
+    group.add_argument(
+        "--losses",
+        nargs="+",
+        default=losses,
+        help="ce, nllr, crl and others, see docs/losses.md; parameters in "
+        f'parentheses: "crl(alpha=1.5,beta=-1)" ({" ".join(losses)})',
+    )
+    group.add_argument("--baseline", help="the loss the others are paired with")
+    group.add_argument(
+        "--seeds", type=int, default=seeds, help=f"number of seeds ({seeds})"
+    )
+    group.add_argument("--first-seed", type=int, default=0)
+
+
+def _add_common(parser, what, backbone_of, dataset=None, save_model=False):
+    what.add_argument(
+        "--weights", help="of a backbone: imagenet, none or PATH (imagenet)"
+    )
+    what.add_argument(
+        "--fold", help="of adience: all, or a number; the fold that is the test"
+    )
+    _add_training(parser.add_argument_group("how it is trained"))
+    _add_data(parser.add_argument_group("data"))
+    where = parser.add_argument_group("records")
+    where.add_argument(
+        "--output", help="folder of the records (runs/DATASET-NETWORK)"
+    )
+    where.add_argument(
+        "--list", action="store_true", help="print the runs, train nothing"
+    )
+    where.add_argument("--workers", type=int, default=1)
+    where.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster")
+    where.add_argument("--tensorboard", action="store_true")
+    where.add_argument("--csv", action="store_true")
+    where.add_argument(
+        "--save-model",
+        action=argparse.BooleanOptionalAction,
+        default=save_model,
+        help="keep every trained model, for examples/predict.py",
+    )
+    fixed = {} if dataset is None else {"dataset": dataset}
+    parser.set_defaults(backbone_of=backbone_of, **fixed)
+
+
+def _add_training(how):
+    how.add_argument("--recipe", help="by default one that suits the data set")
+    how.add_argument("--epochs", type=int)
+    how.add_argument("--batch-size", type=int)
+    how.add_argument(
+        "--accumulate",
+        type=int,
+        help="parts a batch is computed in, for a small device",
+    )
+    how.add_argument(
+        "--learning-rates",
+        nargs="+",
+        type=float,
+        default=[None],
+        help="more than one: every loss is trained with each",
+    )
+    how.add_argument(
+        "--head-rate", type=float, help="of the last layer, times the rate"
+    )
+    how.add_argument(
+        "--head-epochs", type=int, help="first epochs of the last layer alone"
+    )
+    how.add_argument("--freeze-backbone", action="store_true", default=None)
+    how.add_argument("--image-size", type=int)
+    how.add_argument("--crop", choices=CROPS)
+    how.add_argument("--randaugment", type=int, metavar="OPERATIONS")
+    how.add_argument("--mixup", type=float, metavar="ALPHA")
+    how.add_argument("--cutmix", type=float, metavar="ALPHA")
+    how.add_argument("--label-smoothing", type=float)
+    how.add_argument(
+        "--precision",
+        default="auto",
+        choices=PRECISIONS,
+    )
+    how.add_argument("--backend", choices=("tensorflow", "jax", "torch"))
+    how.add_argument("--devices", type=int, default=1)
+
+
+def _add_data(data):
+    data.add_argument("--data-dir", help="local folder or archive of the set")
+    data.add_argument(
+        "--crop-to-box",
+        action="store_true",
+        help="cut images to the bounding boxes of their objects",
+    )
+    data.add_argument(
+        "--reader",
+        default="auto",
+        choices=READERS,
+        help="what decodes images: tf.data where there is TensorFlow",
+    )
+    data.add_argument(
+        "--held-out",
+        type=float,
+        default=0.1,
+        help="fraction kept out of training, to fit a temperature (0.1)",
+    )
+    data.add_argument("--skip-unreadable", action="store_true")
+    data.add_argument("--train-limit", type=int, help="use fewer images")
+    data.add_argument("--test-limit", type=int)

@@ -1,0 +1,200 @@
+"""The part of an image that a network sees, cut out and resized.
+
+The same window is computed for Pillow and for TensorFlow, from the same four
+numbers, so that the two readers differ in their interpolation alone.
+"""
+
+import dataclasses
+import io
+import math
+
+import numpy as np
+
+from crl_keras.experiments._optional import require
+
+CROPS = ("random", "random_resized", "centre")
+# Of `torchvision.transforms.RandomResizedCrop`: share of the area, and the
+# largest ratio of the sides.
+SMALLEST_AREA = 0.08
+LARGEST_ASPECT = 4 / 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop:
+    """How images of any size become squares.
+
+    Args:
+        image_size: Pixels a side of the square, integer >= 1.
+        kind: What training sees. "random": the image is resized to
+            `resize_ratio * image_size` and a square of `image_size` cut out at
+            a random place. "random_resized": a random 8 to 100 % of the area,
+            with sides of 3:4 to 4:3, is stretched to the square. "centre":
+            what the test sees, the middle of the resized image.
+        resize_ratio: Number >= 1. Defaults to 256/224.
+        keep_aspect: Whether the shorter side is resized to that size and the
+            longer one in proportion; otherwise both are. Defaults to `True`.
+
+    Raises:
+        ValueError: A value is out of its range.
+
+    Source: He et al., arXiv:1512.03385, section 3.4, for "random" and the
+    test; Szegedy et al., arXiv:1409.4842, section 6, for "random_resized",
+    where what sticks out of the image is cut off instead of drawn again.
+    """
+
+    image_size: int
+    kind: str = "random"
+    resize_ratio: float = 256 / 224
+    keep_aspect: bool = True
+
+    def __post_init__(self):
+        if self.kind not in CROPS:
+            raise ValueError(
+                f"Expected a crop of {', '.join(CROPS)}. "
+                f"Received: {self.kind!r}."
+            )
+        if self.image_size < 1 or self.image_size != int(self.image_size):
+            raise ValueError(
+                "Expected image_size as an integer of at least 1. Received: "
+                f"image_size={self.image_size}."
+            )
+        if not self.resize_ratio >= 1:
+            raise ValueError(
+                "Expected resize_ratio to be at least 1, the crop within the "
+                f"image. Received: resize_ratio={self.resize_ratio}."
+            )
+
+    def window(self, height, width, draws=None, xp=np):
+        """Rows and columns of an image that become the square.
+
+        Args:
+            height, width: Numbers > 0, of the image, in pixels; floats under
+                TensorFlow.
+            draws: Four numbers in `[0, 1)` for training, None for the test.
+            xp: `numpy`, or `tensorflow`, whose functions have its names.
+
+        Returns:
+            `(top, left, height, width)`, whole numbers, inside the image.
+
+        >>> Crop(4, resize_ratio=1).window(6, 8)
+        (0.0, 1.0, 6.0, 6.0)
+        """
+        if draws is None or self.kind == "centre":
+            u, v, *shape = 0.5, 0.5, None, None
+        else:
+            u, v, *shape = (draws[i] for i in range(4))
+        if self.kind == "random_resized" and draws is not None:
+            area = SMALLEST_AREA + (1 - SMALLEST_AREA) * shape[0]
+            skew = math.log(LARGEST_ASPECT) * (shape[1] - 0.5)
+            side = xp.sqrt(area * height * width)
+            rows, columns = side / xp.exp(skew), side * xp.exp(skew)
+        elif self.keep_aspect:
+            rows = columns = xp.minimum(height, width) / self.resize_ratio
+        else:
+            rows = height / self.resize_ratio
+            columns = width / self.resize_ratio
+        rows = xp.minimum(xp.maximum(xp.round(rows), 1.0), height)
+        columns = xp.minimum(xp.maximum(xp.round(columns), 1.0), width)
+        # Every place is equally likely, and 0.5 is the middle.
+        top = xp.minimum(xp.floor(u * (height - rows + 1)), height - rows)
+        left = xp.minimum(xp.floor(v * (width - columns + 1)), width - columns)
+        if xp is np:
+            return float(top), float(left), float(rows), float(columns)
+        return top, left, rows, columns
+
+    def read(self, path, box=None, draws=None):
+        """Reads an image file with Pillow.
+
+        Args:
+            path: An image file, or its bytes.
+            box: `(x0, y0, x1, y1)`, the part of the image that counts as the
+                whole, in pixels; None for all of it.
+            draws: As in `window`.
+
+        Returns:
+            uint8 `[image_size, image_size, 3]`.
+
+        Raises:
+            OSError: The file is not there or not an image.
+        """
+        pillow = require("PIL.Image")
+        file = io.BytesIO(path) if isinstance(path, bytes) else path
+        with pillow.open(file) as image:
+            width, height = image.size
+            x0, y0, x1, y1 = _inside(box, width, height)
+            top, left, rows, columns = self.window(y1 - y0, x1 - x0, draws)
+            # A JPEG can be decoded at a half, a quarter or an eighth of its
+            # size: as long as the window stays larger than the square.
+            least = min(rows, columns) / self.image_size
+            image.draft("RGB", (int(width / least), int(height / least)))
+            scale = (image.width / width, image.height / height)
+            edges = (left + x0, top + y0, left + x0 + columns, top + y0 + rows)
+            window = [edge * scale[i % 2] for i, edge in enumerate(edges)]
+            square = image.convert("RGB").resize(
+                (self.image_size, self.image_size),
+                pillow.Resampling.BILINEAR,
+                box=window,
+            )
+            return np.asarray(square)
+
+    def tensorflow(self, image, draws=None, box=None):
+        """Cuts and resizes a decoded image, a uint8 tensor `[H, W, C]`."""
+        tf = require("tensorflow", "tensorflow")
+        shape = tf.cast(tf.shape(image)[:2], tf.float32)
+        y, x, height, width = self._within(shape[0], shape[1], draws, box)
+        return self._square(image[y : y + height, x : x + width])
+
+    def tensorflow_file(self, path, draws=None, box=None):
+        """Reads an image file with TensorFlow; of a JPEG just the window."""
+        tf = require("tensorflow", "tensorflow")
+        data = tf.io.read_file(path)
+
+        def jpeg():
+            size = tf.cast(tf.image.extract_jpeg_shape(data)[:2], tf.float32)
+            window = self._within(size[0], size[1], draws, box)
+            return tf.io.decode_and_crop_jpeg(
+                data, tf.stack(window), channels=3, dct_method="INTEGER_FAST"
+            )
+
+        def other():
+            image = tf.io.decode_image(
+                data, channels=3, expand_animations=False
+            )
+            size = tf.cast(tf.shape(image)[:2], tf.float32)
+            y, x, rows, columns = self._within(size[0], size[1], draws, box)
+            return image[y : y + rows, x : x + columns]
+
+        return self._square(tf.cond(tf.io.is_jpeg(data), jpeg, other))
+
+    def _within(self, height, width, draws, box):
+        """The window in the whole image, four int32 tensors."""
+        tf = require("tensorflow", "tensorflow")
+        x0, y0 = 0.0, 0.0
+        if box is not None:
+            x0, y0, x1, y1 = _inside(box, width, height, tf)
+            height, width = y1 - y0, x1 - x0
+        top, left, rows, columns = self.window(height, width, draws, tf)
+        edges = (top + y0, left + x0, rows, columns)
+        return [tf.cast(edge, tf.int32) for edge in edges]
+
+    def _square(self, image):
+        tf = require("tensorflow", "tensorflow")
+        size = (self.image_size, self.image_size)
+        channels = image.shape[-1]
+        # Without antialiasing a large image made small is full of jags.
+        image = tf.image.resize(image, size, antialias=True)
+        image = tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+        return tf.ensure_shape(image, (*size, channels))
+
+
+def _inside(box, width, height, xp=np):
+    """A box cut to whole pixels of the image, at least one."""
+    if box is None:
+        return 0.0, 0.0, float(width), float(height)
+    x0, y0, x1, y1 = (box[i] for i in range(4))
+    x0 = xp.minimum(xp.maximum(xp.floor(x0), 0.0), width - 1.0)
+    y0 = xp.minimum(xp.maximum(xp.floor(y0), 0.0), height - 1.0)
+    # Minus floor of minus: TensorFlow has no ceil of NumPy's name.
+    x1 = xp.minimum(xp.maximum(-xp.floor(-x1), x0 + 1.0), 1.0 * width)
+    y1 = xp.minimum(xp.maximum(-xp.floor(-y1), y0 + 1.0), 1.0 * height)
+    return x0, y0, x1, y1

@@ -1,0 +1,127 @@
+"""Backbones of other libraries: their parameters, their scaling, our head."""
+
+import keras
+import numpy as np
+import pytest
+
+from crl_keras.experiments import backbones
+from crl_keras.experiments.backbones import build_backbone
+
+SHAPE = (32, 32, 3)
+# Of the backbones alone, with the statistics of batch normalisation, as the
+# libraries' own aliases build them.
+PARAMETERS = {
+    "resnet18": 11_186_112,
+    "resnet34": 21_301_696,
+    "resnet50": 23_561_152,
+    "resnet18_v2": 11_183_488,
+    "resnet50_v2": 23_564_800,
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"keras_cv/{name}" for name in PARAMETERS),
+        # Its second version has fewer biases than KerasCV's.
+        *(f"keras_hub/{name}" for name in PARAMETERS if "v2" not in name),
+    ],
+)
+def test_parameters(name):
+    model, _ = build_backbone(name, SHAPE, 7)
+    name = name.partition("/")[2]
+    features = 2048 if "50" in name else 512
+    assert model.count_params() == PARAMETERS[name] + 7 * (features + 1)
+
+
+@pytest.mark.parametrize(
+    "name", ["keras_cv/resnet18_v2", "keras_hub/resnet18", "keras/mobilenet_v2"]
+)
+def test_logits_are_float32_under_any_policy(name):
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model, scaling = build_backbone(name, SHAPE, 5)
+        images = np.random.default_rng(0).integers(0, 256, (2, *SHAPE), "uint8")
+        logits = model(scaling(images))
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert keras.backend.standardize_dtype(logits.dtype) == "float32"
+    logits = keras.ops.convert_to_numpy(logits)
+    assert logits.shape == (2, 5) and np.isfinite(logits).all()
+    assert np.abs(logits.sum(axis=1) - 1).min() > 1e-3, "no softmax"
+
+
+@pytest.mark.parametrize(
+    "name, family",
+    [
+        ("resnet50", keras.applications.resnet),
+        ("resnet50_v2", keras.applications.resnet_v2),
+        ("mobilenet_v2", keras.applications.mobilenet_v2),
+    ],
+)
+def test_images_are_scaled_as_the_weights_were_trained(
+    name, family, monkeypatch
+):
+    # The network itself has no part in it.
+    small = keras.Sequential([keras.Input(SHAPE), keras.layers.ReLU()])
+    monkeypatch.setattr(
+        keras.applications,
+        backbones.IMAGENET["keras"][name],
+        lambda **arguments: small,
+    )
+    _, scaling = build_backbone(f"keras/{name}", SHAPE, 5)
+    images = np.random.default_rng(0).integers(0, 256, (2, *SHAPE), "uint8")
+    expected = family.preprocess_input(
+        images.astype("float32"), data_format="channels_last"
+    )
+    found = keras.ops.convert_to_numpy(scaling(images))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.once
+def test_keras_hub_standardises():
+    _, scaling = build_backbone("keras_hub/resnet18", SHAPE, 5)
+    image = np.full((1, *SHAPE), 200, "uint8")
+    found = keras.ops.convert_to_numpy(scaling(image))[0, 0, 0]
+    mean, std = np.array(backbones.MEAN), np.array(backbones.STD)
+    np.testing.assert_allclose(found, (200 / 255 - mean) / std, rtol=1e-5)
+
+
+@pytest.mark.once
+def test_one_seed_one_network():
+    def kernel(seed):
+        keras.utils.set_random_seed(seed)
+        model, _ = build_backbone("keras_cv/resnet18", SHAPE, 5)
+        return np.concatenate([w.ravel() for w in model.get_weights()])
+
+    np.testing.assert_array_equal(kernel(1), kernel(1))
+    assert not np.array_equal(kernel(1), kernel(2))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "name, shape, weights, message",
+    [
+        ("vgg16", SHAPE, "none", "keras_cv/ resnet18.*'vgg16'"),
+        ("keras_cv/mobilenet_v2", SHAPE, "none", "Received: 'keras_cv/mob"),
+        ("keras/resnet18", SHAPE, "none", "Received: 'keras/resnet18'"),
+        ("keras_cv/resnet34", SHAPE, "imagenet", "Take it from keras_hub"),
+        ("keras_cv/resnet152_v2", SHAPE, "imagenet", "from keras "),
+        ("keras_cv/resnet18", SHAPE, "nowhere.h5", "'nowhere.h5', which does"),
+        ("keras_cv/resnet18", (32, 32, 1), "none", "in colour"),
+    ],
+)
+def test_what_there_is_not(name, shape, weights, message):
+    with pytest.raises(ValueError, match=message):
+        build_backbone(name, shape, 5, weights)
+
+
+@pytest.mark.once
+def test_a_missing_library_is_named(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "keras_cv", None)
+    with pytest.raises(ImportError, match=r'"crl-keras\[keras_cv\]"'):
+        build_backbone("keras_cv/resnet18", SHAPE, 5)

@@ -1,0 +1,502 @@
+"""Fine-tuning, from the files of the data sets to the saved model."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import disk_layouts
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from crl_keras.experiments import sources
+from crl_keras.experiments import sweep
+from crl_keras.experiments import tables
+from crl_keras.experiments import training
+from crl_keras.experiments.comparison import compare
+from crl_keras.experiments.config import RunConfig
+from crl_keras.experiments.feeds import make_feed
+from crl_keras.experiments.image_files import IncompleteDataWarning
+from crl_keras.experiments.prediction import load_classifier
+from crl_keras.experiments.recipes import get_recipe
+from crl_keras.experiments.records import read_records
+from crl_keras.experiments.sweep import Plan
+from crl_keras.experiments.sweep import make_configs
+from crl_keras.networks import NETWORKS
+
+BACKEND = keras.backend.backend()
+EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
+once = pytest.mark.once
+# Tiny trees are no full data sets, and this is said.
+pytestmark = pytest.mark.filterwarnings(
+    f"ignore::{IncompleteDataWarning.__module__}.IncompleteDataWarning"
+)
+
+
+def tiny(input_shape, classes):
+    return keras.Sequential(
+        [
+            keras.Input(input_shape),
+            keras.layers.AveragePooling2D(4),
+            keras.layers.Flatten(),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(classes, name="logits"),
+        ]
+    )
+
+
+@pytest.fixture
+def tiny_network(monkeypatch):
+    monkeypatch.setitem(NETWORKS, "tiny", tiny)
+
+
+def cub(folder):
+    files, _ = disk_layouts.cub_files(4, 2)
+    return disk_layouts.write(folder / "CUB_200_2011", files)
+
+
+def make_plan(output, data_dir, losses=("crl",), save=False, **values):
+    """Runs on tiny trees."""
+    changes = dict(image_size=16, batch_size=6, epochs=2, scaling="unit")
+    recipe = get_recipe("finetune", **{**changes, **values.pop("recipe", {})})
+    folds = values.pop("folds", [None])
+    common = dict(network="tiny", backend=BACKEND, reader="pillow", **values)
+    configs = [
+        config
+        for fold in folds
+        for config in make_configs(losses, [0], [recipe], fold=fold, **common)
+    ]
+    options = training.Options(save_model=save)
+    return Plan(tuple(configs), str(output), str(data_dir), options=options)
+
+
+def run(plan):
+    sweep.run_sweep(plan, cache=sweep.check_plan(plan))
+    return read_records(plan.output)
+
+
+def start(script, *arguments, cwd):
+    return subprocess.Popen(
+        [sys.executable, str(EXAMPLES / script), *arguments],
+        cwd=cwd,
+        env=dict(os.environ, COLUMNS="100"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(process):
+    out, error = process.communicate()
+    assert process.returncode == 0, error[-3000:]
+    return out
+
+
+def numbers(folder):
+    (record,) = read_records(folder)
+    timed = ("seconds", "test_seconds", "images_per_second")
+    rows = [
+        {k: v for k, v in row.items() if k not in timed}
+        for row in record.history
+    ]
+    return rows, record.logits()["test"]
+
+
+def test_the_command_killed_and_given_again(tmp_path):
+    """KerasCV's ResNet-18 on birds, in half precision; then it is asked."""
+    command = (
+        "--backbone resnet18 --weights none --image-size 32 --epochs 3 "
+        "--batch-size 6 --accumulate 2 --held-out 0 --head-epochs 1 "
+        f"--precision mixed_float16 --data-dir {cub(tmp_path)}"
+    ).split()
+    whole = start("finetune_cub.py", *command, "--output", "a", cwd=tmp_path)
+    assert "[1/1] CRL seed 0" in finished(whole)
+    killed = start("finetune_cub.py", *command, "--output", "b", cwd=tmp_path)
+    while killed.poll() is None and not [*tmp_path.glob("b/*/state.npz")]:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not [*tmp_path.glob("b/*/result.json")]
+    again = start("finetune_cub.py", *command, "--output", "b", cwd=tmp_path)
+    assert "[1/1] CRL seed 0" in finished(again)
+    rows, logits = numbers(tmp_path / "a")
+    assert numbers(tmp_path / "b")[0] == rows and len(rows) == 3
+    np.testing.assert_array_equal(numbers(tmp_path / "b")[1], logits)
+    assert np.isfinite(logits).all() and logits.dtype == np.float32
+    assert (tmp_path / "b" / "report" / "report.html").exists()
+
+    image = next(tmp_path.glob("CUB_200_2011/images/001*/*_0001_*.jpg"))
+    out = finished(start("predict.py", "b", str(image), cwd=tmp_path))
+    found = re.findall(r"([\d.]+)%  (\w+)", out)
+    assert {name for _, name in found} == {*disk_layouts.BIRDS}
+    assert sum(float(p) for p, _ in found) == pytest.approx(100, abs=0.05)
+    # The first test image, whose logits the run has stored.
+    p = np.exp(logits[0] - logits[0].max())
+    assert float(found[0][0]) == pytest.approx(100 * max(p / p.sum()), abs=0.1)
+
+
+@pytest.mark.parametrize("layout", list(disk_layouts.cars_layouts()))
+@once
+def test_cars_train_from_every_layout(tmp_path, layout, tiny_network):
+    folder = disk_layouts.write(
+        tmp_path / "cars", disk_layouts.cars_layouts()[layout]
+    )
+    (record,) = run(make_plan(tmp_path / "runs", folder, dataset="cars"))
+    assert record.result["dataset"]["classes"] in (3, 196)
+    assert record.result["last"]["epoch"] == 2
+
+
+def test_adience_is_paired_by_fold(tmp_path, tiny_network):
+    files = disk_layouts.adience_files()
+    folder = disk_layouts.write(tmp_path / "adience", files)
+    plan = make_plan(
+        tmp_path / "runs",
+        folder,
+        ["ce", "crl"],
+        dataset="adience",
+        folds=range(5),
+    )
+    records = run(plan)
+    assert len(records) == 10
+    ((group,),) = [family.groups for family in compare(records)]
+    (comparison,) = group.comparisons
+    assert comparison.seeds == tuple((0, fold) for fold in range(5))
+    by_fold = {
+        (r.config.loss, r.config.fold): r.result["last"] for r in records
+    }
+    crl = "crl(alpha=1.5,beta=1)"
+    expected = [
+        by_fold[crl, k]["error"] - by_fold["ce", k]["error"] for k in range(5)
+    ]
+    np.testing.assert_allclose(comparison.differences, expected)
+    assert any("not independent" in note for note in group.notes)
+    table = tables.fold_table(group)
+    for row, loss in zip(table.rows, ("ce", crl), strict=True):
+        for cell, name in ((3, "accuracy"), (4, "one_off_accuracy")):
+            values = [by_fold[loss, k][name] for k in range(5)]
+            mean, std = row[cell].values
+            assert mean == pytest.approx(np.mean(values))
+            assert std == pytest.approx(np.std(values, ddof=1))
+    assert "Accuracy over the folds" in (tables.to_markdown(table))
+
+
+@once
+def test_a_fold_is_a_test_of_its_own(tmp_path, tiny_network):
+    folder = disk_layouts.write(
+        tmp_path / "adience", disk_layouts.adience_files()
+    )
+    found = [sources.open_dataset("adience", folder, fold) for fold in range(5)]
+    tested = [set(data.test.paths) for data in found]
+    assert not set.intersection(*tested)
+    assert len({data.fingerprint for data in found}) == 5
+    for wrong in (None, 5):
+        with pytest.raises(ValueError, match="fold of adience from 0 to 4"):
+            sources.open_dataset("adience", folder, wrong)
+    with pytest.raises(ValueError, match="no fold for cub"):
+        sources.open_dataset("cub", folder, 0)
+    with pytest.raises(ValueError, match="--data-dir"):
+        sources.open_dataset("adience", None, 0)
+
+
+def test_a_set_of_tfds_trains_and_goes_on(tmp_path, tiny_network):
+    """Held out, cropped, stopped after an epoch, resumed."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    rng = np.random.default_rng(0)
+    tfds.dataset_builders.store_as_tfds_dataset(
+        "streamed",
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(None, None, 3)),
+                "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+            }
+        ),
+        split_datasets={
+            split: tf.data.Dataset.from_tensor_slices(
+                {
+                    "image": rng.integers(0, 256, (n, 20, 24, 3), np.uint8),
+                    "label": np.arange(n) % 2,
+                }
+            )
+            for split, n in {"train": 21, "test": 8}.items()
+        },
+        data_dir=tmp_path / "tfds",
+    )
+    common = dict(dataset="tfds:streamed", held_out=0.2)
+
+    def plan(name):
+        made = make_plan(tmp_path / name, tmp_path / "tfds", **common)
+        configs = [
+            RunConfig.from_dict({**c.to_dict(), "reader": "tf.data"})
+            for c in made.configs
+        ]
+        return Plan(tuple(configs), made.output, made.data_dir)
+
+    (whole,) = run(plan("whole"))
+    assert whole.result["dataset"]["train"] == 17
+    assert whole.result["dataset"]["held_out"] == 4
+
+    class Stop(Exception):
+        pass
+
+    def stop(row):
+        raise Stop
+
+    broken = plan("broken")
+    with pytest.raises(Stop):
+        sweep.run_sweep(broken, on_epoch=stop)
+    run(broken)
+    for a, b in zip(
+        numbers(tmp_path / "whole")[0],
+        numbers(tmp_path / "broken")[0],
+        strict=True,
+    ):
+        assert a == b
+    assert whole.data()["thumbnails"].shape == (8, 16, 16, 3)
+
+
+@once
+def test_a_folder_of_images_of_many_sizes(tmp_path, tiny_network):
+    for k, name in enumerate(("cat", "dog")):
+        for i in range(6):
+            path = tmp_path / "pets" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            color = (40 * i, 200 * k, 0)
+            Image.new("RGB", (20 + i, 30), color).save(path)
+    name = f"folder:{tmp_path / 'pets'}"
+    plan = make_plan(tmp_path / "runs", None, dataset=name)
+    plan = Plan(plan.configs, plan.output)
+    (record,) = run(plan)
+    sizes = record.result["dataset"]
+    assert (sizes["train"], sizes["test"]) == (10, 2)
+    assert sizes["name"] == "folder:pets"
+
+    broken = tmp_path / "pets" / "cat" / "0.png"
+    broken.write_bytes(broken.read_bytes()[:45])
+    with pytest.raises(OSError, match=r"cat.0.png.*--skip-unreadable"):
+        sources.open_dataset(name, resized=True)
+    with pytest.warns(UserWarning, match="1 unreadable images skipped.*0.png"):
+        data = sources.open_dataset(name, resized=True, skip_unreadable=True)
+    assert len(data.train) + len(data.test) == 11
+    with pytest.raises(FileNotFoundError, match="unpacked folder"):
+        sources.open_dataset("folder:nowhere", resized=True)
+
+
+@once
+def test_which_reader_reads_what(monkeypatch):
+    resolve = sources.resolve_reader
+    assert resolve("cub", True) == resolve("folder:x", True) == "tf.data"
+    assert resolve("folder:x", False) == resolve("cifar10", False) == "memory"
+    assert resolve("cub", True, "pillow") == "pillow"
+    with pytest.raises(ValueError, match="digits of: memory.*'pillow'"):
+        resolve("digits", False, "pillow")
+    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
+    assert resolve("cub", True) == "pillow"
+    assert resolve("imagenet2012", True) == "tf.data"
+
+
+def test_a_saved_model_is_asked_by_its_own_names(tmp_path, tiny_network):
+    folder = cub(tmp_path)
+    plan = make_plan(tmp_path / "runs", folder, save=True, dataset="cub")
+    (record,) = run(plan)
+    classifier = load_classifier(tmp_path / "runs")
+    data = sources.open_dataset("cub", folder)
+    for path, logits in zip(
+        data.test.paths, record.logits()["test"], strict=True
+    ):
+        found = dict(classifier(path))
+        p = np.exp(logits) / np.exp(logits).sum()
+        for k, name in enumerate(data.class_names):
+            assert found[name] == pytest.approx(float(p[k]), abs=1e-4)
+    best, *_ = classifier(path, posterior=True)
+    assert best[0] == classifier(path)[0][0] and best[1] != found[best[0]]
+    assert load_classifier(record.path).info == classifier.info
+    with pytest.raises(OSError, match="images.txt.*cannot be read"):
+        classifier(folder / "images.txt")
+    with pytest.raises(FileNotFoundError, match="--save-model"):
+        load_classifier(tmp_path)
+    other = tmp_path / "runs" / "other"
+    other.mkdir()
+    (other / "model.keras").write_bytes(b"")
+    with pytest.raises(ValueError, match="Received 2.*one run"):
+        load_classifier(tmp_path / "runs")
+
+
+def trained(config, feed, epochs=1):
+    model, _, _ = training.build_model(config, feed)
+    before = model.get_weights()
+    history = model.fit(
+        feed.training(), epochs=epochs, shuffle=False, verbose=0
+    )
+    return model, before, history.history["loss"]
+
+
+def feed_and_config(tmp_path, **changes):
+    plan = make_plan(tmp_path / "runs", cub(tmp_path), dataset="cub", **changes)
+    (config,) = plan.configs
+    data = sweep.prepare_dataset(plan, config)
+    return make_feed(data, config.recipe, 0, "pillow"), config
+
+
+def test_parts_of_a_batch_are_the_batch(tmp_path, monkeypatch):
+    """Without batch normalisation, which sees the parts."""
+
+    def plain(input_shape, classes):
+        return keras.Sequential(
+            [
+                keras.Input(input_shape),
+                keras.layers.Flatten(),
+                keras.layers.Dense(classes, name="logits"),
+            ]
+        )
+
+    monkeypatch.setitem(NETWORKS, "tiny", plain)
+    weights = []
+    for accumulate in (1, 2):
+        recipe = dict(
+            accumulate=accumulate,
+            augmentation="none",
+            batch_size=4,
+            epochs=2,
+            milestones=(0.5,),
+        )
+        feed, config = feed_and_config(
+            tmp_path / str(accumulate), recipe=recipe, train_limit=12
+        )
+        model, before, _ = trained(config, feed, epochs=2)
+        weights.append(model.get_weights())
+    assert np.abs(weights[0][0] - before[0]).max() > 1e-3
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5)
+
+
+def test_the_loss_scale_moves_and_the_loss_stays_finite(tmp_path, tiny_network):
+    recipe = dict(
+        learning_rate=0.05, head_rate=1.0, augmentation="none", milestones=()
+    )
+    feed, config = feed_and_config(
+        tmp_path, precision="mixed_float16", recipe=recipe
+    )
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model, _, _ = training.build_model(config, feed)
+        model.optimizer.dynamic_scale.assign(2.0**40)
+        history = model.fit(
+            feed.training(), epochs=20, shuffle=False, verbose=0
+        ).history
+    finally:
+        keras.config.set_dtype_policy(policy)
+    scale = float(keras.ops.convert_to_numpy(model.optimizer.dynamic_scale))
+    assert 1 <= scale < 2.0**35
+    assert np.isfinite(history["loss"]).all()
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def backbone_config(tmp_path, **recipe):
+    return feed_and_config(
+        tmp_path,
+        network="keras/mobilenet_v2",
+        recipe={**dict(image_size=32, head_rate=1.0), **recipe},
+    )
+
+
+def changed(model, before):
+    after = dict(
+        zip([v.path for v in model.variables], model.get_weights(), strict=True)
+    )
+    before = dict(zip(after, before, strict=True))
+    return {k for k in after if not np.array_equal(after[k], before[k])}
+
+
+def test_frozen_and_first_the_head_alone(tmp_path):
+    model, before, _ = trained(
+        *reversed(backbone_config(tmp_path / "frozen", freeze_backbone=True))
+    )
+    moved = {path for path in changed(model, before) if "seed" not in path}
+    assert {path.split("/")[-2] for path in moved} == {"logits"}
+    model, before, _ = trained(
+        *reversed(backbone_config(tmp_path / "first", head_epochs=1))
+    )
+    moved = {
+        path
+        for path in changed(model, before)
+        if not re.search("moving|seed", path)
+    }
+    assert {path.split("/")[-2] for path in moved} == {"logits"}
+
+
+def test_a_checkpoint_of_one_s_own(tmp_path):
+    feed, config = backbone_config(tmp_path)
+    model, _, _ = training.build_model(config, feed)
+    (network,) = [x for x in model.layers if x.name == "mobilenet_v2"]
+    (backbone,) = [x for x in network.layers if x.name.startswith("mobilenet")]
+    path = tmp_path / "mine.weights.h5"
+    backbone.set_weights([w + 0.5 for w in backbone.get_weights()])
+    backbone.save_weights(path)
+    values = {**config.to_dict(), "weights": str(path), "seed": 1}
+    other, _, _ = training.build_model(RunConfig.from_dict(values), feed)
+    (network,) = [x for x in other.layers if x.name == "mobilenet_v2"]
+    (loaded,) = [x for x in network.layers if x.name.startswith("mobilenet")]
+    for a, b in zip(backbone.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@once
+@pytest.mark.parametrize(
+    "script, arguments, message",
+    [
+        ("finetune_cub.py", ["--backbone", "vgg"], "keras_cv/ resnet18"),
+        ("finetune_cub.py", ["--weights", "nowhere.h5"], "does not exist"),
+        (
+            "finetune_cub.py",
+            ["--backbone", "resnet34", "--weights", "imagenet"],
+            "Take it from keras_hub",
+        ),
+        ("finetune_cub.py", ["--weights", "none"], "--data-dir"),
+        ("finetune_adience.py", ["--fold", "7"], "a number from 0 to 4"),
+        ("predict.py", ["nowhere", "a.jpg"], "--save-model"),
+        ("compare_losses.py", ["--weights", "none"], "for a backbone"),
+    ],
+)
+def test_what_the_user_can_mend(tmp_path, script, arguments, message):
+    process = start(script, *arguments, cwd=tmp_path)
+    _, error = process.communicate()
+    assert process.returncode != 0
+    assert message in error and "Traceback" not in error
+
+
+@once
+def test_the_runs_are_listed_and_not_made(tmp_path):
+    out = finished(
+        start(
+            *("finetune_adience.py", "--weights", "none", "--data-dir", "x"),
+            *("--losses", "ce", "crl", "--seeds", "2", "--list"),
+            cwd=tmp_path,
+        )
+    )
+    assert len(re.findall("to do", out)) == 20 + 1
+    assert "fold 4" in out and "20 of 20 runs to do" in out
+    assert not [*tmp_path.glob("runs/*/*")]
+
+
+@once
+def test_weights_that_cannot_be_fetched(tmp_path, monkeypatch):
+    """What KerasCV raises without a network becomes advice."""
+    from crl_keras.experiments import backbones
+
+    def offline(name, input_shape, imagenet):
+        raise ConnectionError("Max retries exceeded with url")
+
+    monkeypatch.setattr(backbones, "_keras_cv", offline)
+    with pytest.raises(OSError, match="could not be fetched.*--weights none"):
+        backbones.build_backbone(
+            "keras_cv/resnet50", (32, 32, 3), 2, "imagenet"
+        )
