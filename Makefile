@@ -1,22 +1,18 @@
 # Two commands, each of which sets itself up on a fresh machine (Python 3.11):
-#   make demo   trains with cross-entropy and with CRL on real digits
+#   make demo   compares cross-entropy, NLLR and CRL on real digits, report
 #   make test   runs every test on TensorFlow, JAX and PyTorch
-# Also: make compare (cross-entropy, NLLR and CRL over five seeds, with a
-# report), make docs, make benchmark, make lint.
+# Also: make docs, make benchmark, make lint.
 
 PYTHON ?= python3
 PIP_OPTIONS := --disable-pip-version-check --constraint constraints.txt
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test compare docs benchmark lint clean
+.PHONY: demo test docs benchmark lint clean
 
 demo: .venv/demo/ready
-	KERAS_BACKEND=jax .venv/demo/bin/python examples/quickstart.py
-
-compare: .venv/demo/ready
 	KERAS_BACKEND=jax .venv/demo/bin/python examples/compare_losses.py \
 	    --dataset digits --network mlp --losses ce nllr crl --seeds 5 \
-	    --output runs/compare
+	    --output runs/demo
 
 test: .venv/test/wheel .venv/oldest/wheel
 	.venv/test/bin/ruff check .
@@ -29,6 +25,8 @@ docs: .venv/docs/ready
 
 benchmark: .venv/test/wheel
 	.venv/test/bin/python examples/benchmark_loss.py --output docs/results
+	.venv/test/bin/python examples/benchmark_training.py \
+	    --output docs/results
 
 lint: .venv/test/ready
 	.venv/test/bin/ruff check --fix .
@@ -47,10 +45,13 @@ clean:
 .venv/test/ready: constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv/test
 	.venv/test/bin/python -m pip install $(PIP_OPTIONS) \
-	    keras tensorflow-cpu jax torch \
+	    keras tensorflow-cpu jax torch keras-cv \
 	    filelock importlib_resources jinja2 matplotlib pillow ray rich \
 	    scikit-learn scipy tensorboard tensorflow-datasets \
 	    build pytest ruff setuptools twine
+	# KerasHub asks for tensorflow-text, which brings a second TensorFlow.
+	.venv/test/bin/python -m pip install $(PIP_OPTIONS) --no-deps \
+	    keras-hub tokenizers sentencepiece
 	touch $@
 
 # The oldest versions that pyproject.toml admits.

@@ -1,0 +1,17 @@
+"""Fine-tunes a backbone on the eight age groups of Adience, fold by fold.
+
+    python examples/finetune_adience.py --backbone resnet34 --fold all \\
+        --weights none --data-dir ~/data/adience
+    python examples/finetune_adience.py --backbone resnet101 --fold all \\
+        --library keras --losses ce crl --data-dir ~/data/adience
+
+Trains on four folds and tests on the fifth, five times, and reports accuracy
+and 1-off accuracy as mean and deviation over the folds; losses are compared by
+pairs of the same fold and seed. All else is as in examples/finetune_cub.py.
+"""
+
+from crl_keras.experiments.command_line import finetune_parser
+from crl_keras.experiments.command_line import run
+
+if __name__ == "__main__":
+    run(finetune_parser(__doc__, "adience"), "finetune_adience")

@@ -1,0 +1,16 @@
+"""Fine-tunes a backbone on the 196 models of Stanford Cars.
+
+    python examples/finetune_cars.py --backbone resnet50 \\
+        --data-dir ~/data/stanford_cars
+    python examples/finetune_cars.py --backbone resnet50 \\
+        --data-dir ~/data/stanford_cars --losses ce crl --seeds 5
+
+The folder may have any of the layouts that are in use, see docs/data.md. All
+else is as in examples/finetune_cub.py.
+"""
+
+from crl_keras.experiments.command_line import finetune_parser
+from crl_keras.experiments.command_line import run
+
+if __name__ == "__main__":
+    run(finetune_parser(__doc__, "cars"), "finetune_cars")
