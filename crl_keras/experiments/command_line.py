@@ -14,6 +14,7 @@ RECIPE_FIELDS = (
     "epochs",
     "batch_size",
     "accumulate",
+    "weight_decay",
     "image_size",
     "crop",
     "randaugment",
@@ -28,13 +29,13 @@ RECIPE_FIELDS = (
 
 def compare_parser(description):
     """The parser of examples/compare_losses.py."""
-    parser = _parser(description)
+    parser = new_parser(description)
     what = parser.add_argument_group("what is compared")
     what.add_argument(
         "--dataset",
         default="digits",
-        help="digits, mnist, cifar10, cifar100, svhn, cub, cars, adience, "
-        "imagenet2012, tfds:NAME or folder:PATH",
+        help="digits, digits32, mnist, cifar10, cifar100, svhn, cub, cars, "
+        "adience, imagenet2012, tfds:NAME or folder:PATH",
     )
     what.add_argument(
         "--network",
@@ -48,7 +49,7 @@ def compare_parser(description):
 
 def finetune_parser(description, dataset):
     """The parser of the examples/finetune_*.py."""
-    parser = _parser(description)
+    parser = new_parser(description)
     what = parser.add_argument_group("what is trained")
     what.add_argument(
         "--backbone",
@@ -82,7 +83,7 @@ def run(parser, name):
     Ends the process with a message for what the user can mend.
     """
     arguments = parser.parse_args()
-    _use_backend(arguments.backend)
+    use_backend(arguments.backend)
     from crl_keras.experiments.report import write_report
 
     try:
@@ -96,7 +97,7 @@ def run(parser, name):
         sys.exit(f"{name}: {error}")
 
 
-def _use_backend(backend):
+def use_backend(backend):
     """Starts the script again if Keras has come up on another backend.
 
     It did so when this package was imported, and cannot change.
@@ -211,7 +212,8 @@ def _print_plan(plan):
     print(f"{len(pending)} of {len(plan.configs)} runs to do in {plan.output}")
 
 
-def _parser(description):
+def new_parser(description):
+    """A parser whose help has the lines of the description as they are."""
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -268,16 +270,7 @@ def _add_common(parser, what, backbone_of, dataset=None, save_model=False):
     _add_training(parser.add_argument_group("how it is trained"))
     _add_data(parser.add_argument_group("data"))
     where = parser.add_argument_group("records")
-    where.add_argument(
-        "--output", help="folder of the records (runs/DATASET-NETWORK)"
-    )
-    where.add_argument(
-        "--list", action="store_true", help="print the runs, train nothing"
-    )
-    where.add_argument("--workers", type=int, default=1)
-    where.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster")
-    where.add_argument("--tensorboard", action="store_true")
-    where.add_argument("--csv", action="store_true")
+    add_records(where, "runs/DATASET-NETWORK")
     where.add_argument(
         "--save-model",
         action=argparse.BooleanOptionalAction,
@@ -296,6 +289,11 @@ def _add_training(how):
         "--accumulate",
         type=int,
         help="parts a batch is computed in, for a small device",
+    )
+    how.add_argument(
+        "--weight-decay",
+        type=float,
+        help="of SGD, coupled with the momentum as in PyTorch",
     )
     how.add_argument(
         "--learning-rates",
@@ -317,13 +315,26 @@ def _add_training(how):
     how.add_argument("--mixup", type=float, metavar="ALPHA")
     how.add_argument("--cutmix", type=float, metavar="ALPHA")
     how.add_argument("--label-smoothing", type=float)
-    how.add_argument(
-        "--precision",
-        default="auto",
-        choices=PRECISIONS,
+    add_devices(how)
+
+
+def add_devices(group):
+    """Arguments that say on what runs are made."""
+    group.add_argument("--precision", default="auto", choices=PRECISIONS)
+    group.add_argument("--backend", choices=("tensorflow", "jax", "torch"))
+    group.add_argument("--devices", type=int, default=1)
+
+
+def add_records(group, output):
+    """Arguments that say where runs go and how they are spread."""
+    group.add_argument("--output", help=f"folder of the records ({output})")
+    group.add_argument(
+        "--list", action="store_true", help="print the runs, train nothing"
     )
-    how.add_argument("--backend", choices=("tensorflow", "jax", "torch"))
-    how.add_argument("--devices", type=int, default=1)
+    group.add_argument("--workers", type=int, default=1)
+    group.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster")
+    group.add_argument("--tensorboard", action="store_true")
+    group.add_argument("--csv", action="store_true")
 
 
 def _add_data(data):

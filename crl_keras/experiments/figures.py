@@ -526,12 +526,13 @@ class _drawing:
     def __exit__(self, *error):
         try:
             if error[0] is None:
-                self.svg = _svg(self.figure, self.title)
+                self.svg = svg_of(self.figure, self.title)
         finally:
             self.settings.__exit__(*error)
 
 
-def _svg(figure, title):
+def svg_of(figure, title):
+    """The <svg> element of a Matplotlib figure, the same for the same one."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg")
     svg = buffer.getvalue()

@@ -349,6 +349,36 @@ RECIPES = {
             "MNIST: arXiv:1912.11642, Table IV, gives none",
         ),
         Recipe(
+            "svhn",
+            epochs=40,
+            batch_size=64,
+            learning_rate=0.1,
+            milestones=(0.5, 0.75),
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=1e-4,
+            source="arXiv:1912.11642, IV-A, SVHN: epochs, batch, rates, no "
+            "augmentation; optimizer and weight decay are those it gives for "
+            "CIFAR, scaling is not stated",
+        ),
+        Recipe(
+            "imagenet",
+            epochs=90,
+            batch_size=256,
+            learning_rate=0.1,
+            milestones=(1 / 3, 2 / 3),
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=1e-4,
+            augmentation="flip",
+            image_size=224,
+            crop="random_resized",
+            scaling="backbone",
+            source="arXiv:1912.11642, IV-A, ImageNet: epochs, batch, rates, "
+            "one crop of 224; crops and mirroring by what it cites "
+            "(unverified), optimizer and weight decay as for CIFAR",
+        ),
+        Recipe(
             "adience",
             epochs=120,
             batch_size=64,

@@ -76,7 +76,8 @@ def open_dataset(
             `"adience_faces"`, whose images stay in their files;
             `"imagenet2012"` or `"tfds:NAME"`, which TensorFlow streams.
         data_dir: path of a local copy; of "cub", "cars" and "adience" it is
-            needed.
+            needed. It may be a folder of several copies, with that of "svhn",
+            "cub", "cars" or "adience" in a folder of this name.
         fold: int, the fold that is the test, for "adience"; else None.
         resized: bool, whether images are brought to one size when they are
             read: then those of `"folder:PATH"` stay in their files too.
@@ -97,6 +98,7 @@ def open_dataset(
     """
     kind, _, path = str(name).partition(":")
     _check_fold(name, fold)
+    data_dir = _own_folder(name, data_dir)
     if name == "imagenet2012" or kind == "tfds":
         return open_tfds(name, data_dir)
     if name in FILE_SETS:
@@ -111,6 +113,15 @@ def open_dataset(
     else:
         return datasets.load_dataset(name, data_dir, skip_unreadable)
     return readable(found, skip_unreadable)
+
+
+def _own_folder(name, data_dir):
+    """The folder of one set in a folder of several, or `data_dir` itself."""
+    if data_dir is None or name not in (*FILE_SETS, "svhn"):
+        return data_dir
+    name = name.removesuffix("_faces")
+    own = pathlib.Path(data_dir).expanduser() / name
+    return own if own.is_dir() else data_dir
 
 
 def _check_fold(name, fold):

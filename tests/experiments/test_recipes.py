@@ -66,6 +66,11 @@ def test_all_recipes():
         "short",
         "digits",
         "mnist",
+        "svhn",
+        "imagenet",
+        "adience",
+        "fine_grained",
+        "finetune",
     ]
     for name, recipe in RECIPES.items():
         assert recipe.name == name

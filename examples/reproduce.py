@@ -1,0 +1,26 @@
+"""Reruns the tables and figures of the paper, arXiv:1912.11642.
+
+    python examples/reproduce.py table3 --list
+    python examples/reproduce.py table3 --scale short --data-dir data
+    python examples/reproduce.py table3 --scale short --report
+    python examples/reproduce.py fig2
+
+--list prints the runs with their commands and what they cost, --report the
+table as it stands: paper | ours, mean and deviation (n) | difference. Without
+either, what is not done yet is trained. Runs that are done are skipped and a
+killed one goes on from its last epoch; tables share the runs that they have in
+common. docs/reproduction.md has the rest.
+"""
+
+import os
+import sys
+
+# A report needs no backend: the package leaves its losses out, and Keras.
+if "--report" in sys.argv:
+    os.environ["CRL_KERAS_RECORDS_ONLY"] = "1"
+
+from crl_keras.experiments.paper_command import paper_parser  # noqa: E402
+from crl_keras.experiments.paper_command import run_paper  # noqa: E402
+
+if __name__ == "__main__":
+    run_paper(paper_parser(__doc__))
