@@ -34,9 +34,9 @@ DPI = 150
 ALPHA, P_J = 1.5, 0.5
 BETAS = (0.25, 0.5, 0.75, 1.0)
 # Of Fig. 1: softmax before the steps, class 2 the correct one.
-BEFORE = (0.20, 0.15, 0.60, 0.05)
+BEFORE = (0.12, 0.05, 0.75, 0.08)
 CORRECT = 1
-STEPS, RATE = 2, 0.5
+STEPS, RATE = 3, 0.5
 PIE_COLORS = ("#8fb8de", "#009e73", "#e6a15c", "#c9a0c0")
 # Of Figs. 4 and 5: a column is at most so many images.
 MOST_IMAGES = 8
@@ -178,7 +178,7 @@ def pies():
         f"of {RATE} down the gradient in the logits, CRL with alpha {ALPHA}, "
         "beta 1. The paper draws that the cross-entropy may raise a wrong "
         "class and that CRL lowers them all. The two gradients have one "
-        "direction, CRL's being longer: here the wrong classes "
+        "direction, CRL's being longer: here classes "
         f"{listed(rising)} rise under both, as the large class 3 falls."
     )
     return canvas.drawn(title, caption)
@@ -328,6 +328,7 @@ def _pie(axes, name, p):
         explode=explode,
         labels=[f"{k + 1}: {value:.0%}" for k, value in enumerate(p)],
         colors=PIE_COLORS,
+        radius=0.85,
         startangle=90,
         counterclock=False,
         wedgeprops=dict(edgecolor="white"),

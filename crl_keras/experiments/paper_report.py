@@ -147,7 +147,7 @@ def paper_table(spec, protocol, records):
         *spec.notes,
     )
     context = {"table": spec.number, "scale": protocol.scale}
-    title = f"{title} (scale {protocol.scale})"
+    title += f" (scale {protocol.scale}{': no result' if smoke else ''})"
     return Table(title, columns, rows, notes, context)
 
 

@@ -268,6 +268,9 @@ def _run_planned(values):
 def run_line(config, result, done, total):
     """One line on a run that has ended, for logs and plain terminals."""
     name = f"{loss_label(config.loss)} seed {config.seed}"
+    if config.fold is not None:
+        name += f" fold {config.fold}"
+    what = f"{config.dataset}, {config.network}"
     rate = f"learning rate {config.recipe.learning_rate:g}"
     if result["status"] == "diverged":
         how = f"diverged: {result['failure']['message']}"
@@ -276,7 +279,7 @@ def run_line(config, result, done, total):
             f"test error {result['last']['error']:.2%} after "
             f"{result['epochs']} epochs, {result['wall_seconds']:.1f} s"
         )
-    return f"[{done}/{total}] {name}, {rate}: {how}"
+    return f"[{done}/{total}] {what}, {name}, {rate}: {how}"
 
 
 def main():
