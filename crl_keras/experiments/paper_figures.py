@@ -225,6 +225,7 @@ def curves(found, scale):
                 window = _curve(axes, loss, losses.index(loss), records)
             axes.set_title(dataset, size=10)
             axes.set_xlabel("epoch")
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(axis="y", color=GRID, lw=0.6)
         canvas.axes[0][0].set_ylabel("test error [%]")
         canvas.axes[0][-1].legend(loc="upper right", handlelength=3.2)
@@ -256,7 +257,11 @@ def faces(found, scale):
                 if k < len(indices):
                     _face(axes, f"{'ABC'[i]}{k + 1}", indices[k], data,
                           names, predicted)  # fmt: skip
-    return canvas.drawn(title, _examples_caption(found, scale))
+    crosses = (
+        "Under each image its class and what each loss takes it for, with a "
+        "cross where that is wrong. "
+    )
+    return canvas.drawn(title, crosses + _examples_caption(found, scale))
 
 
 def heat_maps(found, scale):
@@ -271,7 +276,12 @@ def heat_maps(found, scale):
         for i, (label, indices) in enumerate(rows):
             for k, loss in enumerate(losses):
                 axes = canvas.axes[i][k]
-                image = _heat_map(axes, outputs[loss][indices], names)
+                image = _heat_map(
+                    axes,
+                    outputs[loss][indices],
+                    data["labels"][indices],
+                    names,
+                )
                 axes.set_yticks(
                     range(len(indices)),
                     [f"{'ABC'[i]}{n + 1}" for n in range(len(indices))],
@@ -281,8 +291,8 @@ def heat_maps(found, scale):
             canvas.axes[i][0].set_ylabel(label.replace(", ", ",\n"), size=8)
         canvas.figure.colorbar(image, ax=canvas.axes, shrink=0.6)
     caption = (
-        "A row is an image of Fig. 4, a column a class; white marks the "
-        f"correct one. {_examples_caption(found, scale)}"
+        "A row is an image of Fig. 4, a column a class; a white frame marks "
+        f"the correct one. {_examples_caption(found, scale)}"
     )
     return canvas.drawn(title, caption)
 
@@ -506,8 +516,20 @@ def _face(axes, name, index, data, names, predicted):
     )
 
 
-def _heat_map(axes, p, names):
+def _heat_map(axes, p, labels, names):
+    patches = require("matplotlib.patches", "experiments")
     image = axes.imshow(p, cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    for row, label in enumerate(labels):
+        axes.add_patch(
+            patches.Rectangle(
+                (label - 0.46, row - 0.46),
+                0.92,
+                0.92,
+                fill=False,
+                ec="white",
+                lw=1.1,
+            )
+        )
     axes.set_xticks(range(len(names)), names)
     axes.tick_params(axis="x", labelrotation=90, labelsize=7.5, length=0)
     axes.tick_params(axis="y", labelsize=7.5, length=0)

@@ -671,6 +671,11 @@ def test_figs_4_and_5_show_agreement_and_disagreement(tmp_path):
     # Two wrong losses under each image of row B; NLLR alone may be in row A.
     crosses = faces.svg.count("\N{MULTIPLICATION SIGN}<")
     assert 2 * row_b <= crosses <= 2 * row_b + 8
+    # The correct class is framed, in each of three maps.
+    images = sum(
+        f">{row}{k}: " in faces.svg for row in "AB" for k in range(1, 9)
+    )
+    assert maps.svg.count("stroke: #ffffff") == 3 * images
     assert ">A1<" in maps.svg and ">7-8<" in maps.svg
 
 
