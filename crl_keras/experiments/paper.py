@@ -284,6 +284,24 @@ class Protocol:
             return min(of_paper, max(10, of_paper // 10))
         return of_paper
 
+    @property
+    def about(self):
+        """The scale and what was changed, as sentences for reports.
+
+        >>> Protocol(width=64, changes=(("epochs", 5),)).about.split(". ")[1]
+        'Changed: width 64, epochs 5.'
+        """
+        text = f"Scale {self.scale}: {SCALES[self.scale].about}"
+        changed = [
+            f"{name} {getattr(self, name)}"
+            for name in ("recipe", "width", "library", "seeds", "first_seed")
+            if getattr(self, name) != getattr(Protocol, name)
+        ]
+        changed += ["clamped"] * self.clamped
+        changed += [f"{name} {value:g}" for name, value in self.changes]
+        changed += self.losses
+        return f"{text} Changed: {', '.join(changed)}." if changed else text
+
     def chosen(self, dataset, network, loss):
         """Whether a row of these, in our names, is to be shown."""
         for word, names in (

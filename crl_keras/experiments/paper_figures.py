@@ -24,7 +24,6 @@ from crl_keras.experiments.figures import smoothed
 from crl_keras.experiments.figures import smoothing_window
 from crl_keras.experiments.figures import svg_of
 from crl_keras.experiments.paper import FIGURES
-from crl_keras.experiments.paper import SCALES
 from crl_keras.experiments.paper import figure_entries
 from crl_keras.experiments.paper import protocol_key
 from crl_keras.experiments.records import read_records
@@ -103,7 +102,7 @@ def draw(name, protocol=None, folder=None):
     if name == "fig2":
         return gradients()
     found = _runs(name, protocol, folder)
-    scale = f"Scale {protocol.scale}: {SCALES[protocol.scale].about}"
+    scale = protocol.about
     if name == "fig3":
         return curves(found, scale)
     return (faces if name == "fig4" else heat_maps)(found, scale)

@@ -19,7 +19,6 @@ from crl_keras.experiments.comparison import listed
 from crl_keras.experiments.comparison import p_text
 from crl_keras.experiments.comparison import points
 from crl_keras.experiments.paper import P_VALUE
-from crl_keras.experiments.paper import SCALES
 from crl_keras.experiments.paper import SOURCE
 from crl_keras.experiments.paper import TABLES
 from crl_keras.experiments.paper import printed_std
@@ -342,7 +341,7 @@ def _best_cell(ours):
 def _notes(protocol, titles, entries, ours, records):
     if titles:
         yield " ".join(titles)
-    yield f"Scale {protocol.scale}: {SCALES[protocol.scale].about}"
+    yield protocol.about
     yield (
         f"Ours: mean {PLUS_MINUS} standard deviation over the seeds, or over "
         "the folds (their number). Difference: ours, last epoch, minus the "

@@ -515,6 +515,30 @@ def test_scales_and_protocols_are_never_mixed(tmp_path):
     assert float(rows[1]["mean"]) == pytest.approx(50)
 
 
+def test_what_was_changed_is_said(tmp_path):
+    changes = (("epochs", 7), ("weight_decay", 5e-4))
+    options = dict(recipe="released", seeds=2, changes=changes)
+    _, text = report(tmp_path, "table8", **options)
+    changed = "Changed: recipe released, seeds 2, epochs 7, weight_decay"
+    assert f"{changed} 0.0005." in text.replace("\\", "")
+    assert "Changed" not in report(tmp_path, "table8")[1]
+    _, text = report(tmp_path, "table6", losses=("focal(gamma=1)",))
+    assert "Changed: focal(gamma=1)." in text
+
+
+def test_the_page_has_the_numbers_of_runs():
+    page = (REPRODUCE.parents[1] / "docs" / "reproduction.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.split("|")]
+        for line in page.splitlines()
+        if line.startswith("| `table") and line.count("|") == 5
+    ]
+    said = {row[1].strip("`"): int(row[4].split(",")[0]) for row in rows}
+    found = {name: len(all_configs(entries(name))) for name in TABLES}
+    assert {**said, "table6": 6 + 2 * COMPARED} == found
+    assert said["table6"] == 12
+
+
 def test_backends_are_never_mixed(tmp_path):
     (entry,) = entries("table8", only=("ce",))
     for seed, backend in enumerate(["jax", "torch", "jax"]):
