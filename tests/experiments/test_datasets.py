@@ -353,7 +353,7 @@ def test_digits():
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("minst", "digits, mnist, .*folder:PATH.*'minst'"),
+        ("minst", "digits, digits32, mnist, .*folder:PATH.*'minst'"),
         ("folder:", "'folder:'"),
         ("imagenet2012", "into memory.*'imagenet2012'"),
     ],
