@@ -65,7 +65,7 @@ def make_plan(output, data_dir, losses=("crl",), save=False, **values):
     changes = dict(image_size=16, batch_size=6, epochs=2, scaling="unit")
     recipe = get_recipe("finetune", **{**changes, **values.pop("recipe", {})})
     folds = values.pop("folds", [None])
-    common = dict(network="tiny", backend=BACKEND, reader="pillow", **values)
+    common = dict(network="tiny", backend=BACKEND, reader="pillow") | values
     configs = [
         config
         for fold in folds
@@ -115,7 +115,7 @@ def test_the_command_killed_and_given_again(tmp_path):
         f"--precision mixed_float16 --data-dir {cub(tmp_path)}"
     ).split()
     whole = start("finetune_cub.py", *command, "--output", "a", cwd=tmp_path)
-    assert "[1/1] CRL seed 0" in finished(whole)
+    assert "[1/1] cub, keras_cv/resnet18, CRL seed 0" in finished(whole)
     killed = start("finetune_cub.py", *command, "--output", "b", cwd=tmp_path)
     while killed.poll() is None and not [*tmp_path.glob("b/*/state.npz")]:
         time.sleep(0.01)
@@ -123,7 +123,7 @@ def test_the_command_killed_and_given_again(tmp_path):
     killed.communicate()
     assert not [*tmp_path.glob("b/*/result.json")]
     again = start("finetune_cub.py", *command, "--output", "b", cwd=tmp_path)
-    assert "[1/1] CRL seed 0" in finished(again)
+    assert "[1/1] cub, keras_cv/resnet18, CRL seed 0" in finished(again)
     rows, logits = numbers(tmp_path / "a")
     assert numbers(tmp_path / "b")[0] == rows and len(rows) == 3
     np.testing.assert_array_equal(numbers(tmp_path / "b")[1], logits)
@@ -410,7 +410,7 @@ def backbone_config(tmp_path, **recipe):
 
 def changed(model, before):
     after = dict(
-        zip([v.path for v in model.variables], model.get_weights(), strict=True)
+        zip([v.path for v in model.weights], model.get_weights(), strict=True)
     )
     before = dict(zip(after, before, strict=True))
     return {k for k in after if not np.array_equal(after[k], before[k])}

@@ -134,8 +134,20 @@ def test_unknown_names():
         "weight_decay": [-1e-4, float("inf")],
         "milestones": [(0,), (1,), (0.5, 0.5), (0.75, 0.5), 0.5, None, "0.5"],
         "optimizer": ["SGD", None],
-        "augmentation": ["flip", None],
+        "augmentation": ["flipped", None],
         "scaling": ["none", None],
+        "accumulate": [0, 3, 1.5],
+        "randaugment": [-1, 1.5, None],
+        "mixup": [-0.1, 1.5],
+        "cutmix": [-0.1, float("nan")],
+        "label_smoothing": [-0.1, 1.0],
+        "image_size": [0, 1.5, "224"],
+        "crop": ["center", None],
+        "resize_ratio": [0.9],
+        "keep_aspect": [1, None],
+        "head_rate": [0, -1.0],
+        "head_epochs": [-1, 0.5],
+        "freeze_backbone": [1],
         "mean": [(0.5,), 0.5],
         "std": [(0.5,)],
         "nesterov": [1, "yes", True],
@@ -159,6 +171,7 @@ def test_values_out_of_range(field, values):
         dict(optimizer="adam", momentum=0.9),
         dict(optimizer="rmsprop", weight_decay=1e-4),
         dict(decay=1e-6, milestones=(0.5,)),
+        dict(freeze_backbone=True, head_epochs=1),
     ],
 )
 def test_values_that_do_not_fit_each_other(fields):
@@ -172,6 +185,10 @@ def test_default_recipe():
         assert recipes.default_recipe(dataset) in RECIPES
     assert recipes.default_recipe("mnist") == "mnist"
     assert recipes.default_recipe("folder:/data") == "short"
+    backbone = "keras_cv/resnet50"
+    assert recipes.default_recipe("folder:/data", backbone) == "finetune"
+    assert recipes.default_recipe("cub", backbone) == "fine_grained"
+    assert recipes.default_recipe("adience", backbone) == "adience"
 
 
 def test_the_rate_falls_at_the_first_step_of_the_second_half():
