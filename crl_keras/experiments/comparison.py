@@ -344,7 +344,7 @@ def verdict(comparison):
         )
     if test.p is None:
         return (
-            f"In each of {test.n} seeds, the test error of "
+            f"In each of {test.n} {_pairs_noun(c)}, the test error of "
             f"{_lower_or_higher(c)}: differences without any spread allow for "
             "no test."
         )
@@ -354,7 +354,8 @@ def verdict(comparison):
     if c.family_size > 1:
         corrected = f", {p_text(c.p_holm)} after Holm's correction"
     start = (
-        f"With {test.n} seeds, the mean test error of {_lower_or_higher(c)} "
+        f"With {test.n} {_pairs_noun(c)}, the mean test error of "
+        f"{_lower_or_higher(c)} "
         f"(95% CI {low} to {high}, {p}{corrected}): "
     )
     return start + _conclusion(c)
@@ -397,6 +398,12 @@ def p_text(p):
     return f"{p:.3f}" if f"{p:.3f}" != "0.050" else f"{p:.4g}"
 
 
+def _pairs_noun(c):
+    """What the pairs of a comparison are counted in."""
+    folds = any(isinstance(pair, tuple) for pair in c.seeds)
+    return "pairs of seed and fold" if folds else "seeds"
+
+
 def _lower_or_higher(c):
     difference = c.test.mean_difference
     size = points(abs(difference))
@@ -428,7 +435,8 @@ def _conclusion(c):
         count = seeds_text(c.seeds_needed)
         low, high = map(seeds_text, c.seeds_needed_range)
         text += (
-            f" If the true difference is the one seen, about {count} seeds "
+            f" If the true difference is the one seen, about {count} "
+            f"{_pairs_noun(c)} "
             f"would show it with 80% power ({low} to {high} over the interval "
             "of the effect)."
         )

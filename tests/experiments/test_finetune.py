@@ -19,6 +19,7 @@ from crl_keras.experiments import sweep
 from crl_keras.experiments import tables
 from crl_keras.experiments import training
 from crl_keras.experiments.comparison import compare
+from crl_keras.experiments.comparison import verdict
 from crl_keras.experiments.config import RunConfig
 from crl_keras.experiments.feeds import make_feed
 from crl_keras.experiments.image_files import IncompleteDataWarning
@@ -175,6 +176,7 @@ def test_adience_is_paired_by_fold(tmp_path, tiny_network):
     ]
     np.testing.assert_allclose(comparison.differences, expected)
     assert any("not independent" in note for note in group.notes)
+    assert "5 pairs of seed and fold" in verdict(comparison)
     table = tables.fold_table(group)
     for row, loss in zip(table.rows, ("ce", crl), strict=True):
         for cell, name in ((3, "accuracy"), (4, "one_off_accuracy")):
