@@ -25,7 +25,7 @@ docs: .venv/docs/ready
 
 benchmark: .venv/test/wheel
 	.venv/test/bin/python examples/benchmark_loss.py --output docs/results
-	.venv/test/bin/python examples/benchmark_training.py \
+	.venv/test/bin/python examples/benchmark_training.py --backend jax \
 	    --output docs/results
 
 lint: .venv/test/ready
