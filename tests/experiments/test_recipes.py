@@ -391,3 +391,21 @@ def test_statistics_are_needed():
         recipes.scaling_layer(get_recipe("released"))(
             np.zeros((1, 8, 8, 1), "uint8")
         )
+
+
+def test_randaugment_is_drawn_from_the_seed():
+    recipe = get_recipe("finetune", randaugment=2, augmentation="none")
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), "uint8")
+
+    def augmented(seed, training=True):
+        (layer,) = recipes.augmentation_layers(recipe, seed)
+        return to_numpy(layer(images, training=training))
+
+    found = augmented(1)
+    assert (
+        found.shape == images.shape and 0 <= found.min() <= found.max() <= 255
+    )
+    np.testing.assert_array_equal(augmented(1), found)
+    assert np.abs(found - images).max() > 10
+    assert np.abs(augmented(2) - found).max() > 10
+    np.testing.assert_array_equal(augmented(1, training=False), images)
