@@ -222,6 +222,12 @@ class _IndexedFeed(Feed):
                 return math.ceil(feed.size(split) / batch_size)
 
             def __getitem__(self, i):
+                images, labels = self._read(i)
+                # Not in the threads: on PyTorch, Keras's MixUp seeds the
+                # generator that all of them share.
+                return feed._finished(images, labels, self.epoch, i)
+
+            def _read(self, i):
                 if not feed.threads:
                     return self._make(i)
                 last = min(len(self), i + 1 + feed.threads)
@@ -236,8 +242,7 @@ class _IndexedFeed(Feed):
                 if epoch is not None:
                     chosen = self.order[chosen]
                     draws = None if self.draws is None else self.draws[chosen]
-                images, labels = feed._take(split, chosen, draws)
-                return feed._finished(images, labels, self.epoch, i)
+                return feed._take(split, chosen, draws)
 
             def on_epoch_end(self):
                 concurrent.futures.wait(self.ahead.values())
