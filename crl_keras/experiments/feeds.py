@@ -103,7 +103,7 @@ class Feed:
         """uint8 `[M, h, w, C]`: the first images of the test set, made small
         if they are large."""
         size = min(max(self.input_shape[:2]), THUMBNAIL_SIZE)
-        bytes_each = math.prod(self.input_shape[:2]) * self.input_shape[2]
+        bytes_each = size**2 * self.input_shape[2]
         count = max(1, min(THUMBNAILS, THUMBNAIL_BYTES // bytes_each))
         parts, kept = [], 0
         for images, _ in self.ordered("test"):

@@ -192,7 +192,7 @@ def test_statistics_and_thumbnails(files, monkeypatch):
     digits = make_feed(load_dataset("digits"), get_recipe("digits"))
     assert digits.thumbnails().shape == (450, 8, 8, 1)
     monkeypatch.setattr(feeds, "THUMBNAIL_SIZE", 4)
-    monkeypatch.setattr(feeds, "THUMBNAIL_BYTES", 3 * 8 * 8 * 3)
+    monkeypatch.setattr(feeds, "THUMBNAIL_BYTES", 3 * 4 * 4 * 3)
     small = feed.thumbnails()
     assert small.shape == (3, 4, 4, 3)
     assert small[:, 0, 0, 0].tolist() == [0, 10, 20]
