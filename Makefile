@@ -48,7 +48,7 @@ clean:
 	    keras tensorflow-cpu jax torch keras-cv \
 	    filelock importlib_resources jinja2 matplotlib pillow ray rich \
 	    scikit-learn scipy tensorboard tensorflow-datasets \
-	    build pytest ruff setuptools twine
+	    build pytest pytest-xdist ruff setuptools twine
 	# KerasHub asks for tensorflow-text, which brings a second TensorFlow.
 	.venv/test/bin/python -m pip install $(PIP_OPTIONS) --no-deps \
 	    keras-hub tokenizers sentencepiece
@@ -58,7 +58,7 @@ clean:
 .venv/oldest/ready: pyproject.toml
 	$(PYTHON) -m venv .venv/oldest
 	.venv/oldest/bin/python -m pip install --disable-pip-version-check \
-	    keras==3.8.0 jax==0.5.3 jaxlib==0.5.3 pytest
+	    keras==3.8.0 jax==0.5.3 jaxlib==0.5.3 pytest pytest-xdist
 	touch $@
 
 .venv/docs/ready: constraints.txt pyproject.toml

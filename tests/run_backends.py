@@ -34,10 +34,12 @@ def run(backend, pytest_arguments, cache):
         print(f"Backend {backend} cannot be imported.", flush=True)
         return 1, {"failed": 1}
     # From the folder of the tests: the source tree is then not on the path,
-    # and the installed package is what is tested.
+    # and the installed package is what is tested. Most of a test's time is
+    # tracing and compiling in one thread, so one process per core.
+    command = ["-m", "pytest", "-c", "../pyproject.toml"]
+    command += ["--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-c", "../pyproject.toml"]
-        + pytest_arguments,
+        [sys.executable, *command, *pytest_arguments],
         env=environment,
         cwd=TESTS,
         stdout=subprocess.PIPE,

@@ -141,17 +141,6 @@ def test_the_command_killed_and_given_again(tmp_path):
     assert float(found[0][0]) == pytest.approx(100 * max(p / p.sum()), abs=0.1)
 
 
-@pytest.mark.parametrize("layout", list(disk_layouts.cars_layouts()))
-@once
-def test_cars_train_from_every_layout(tmp_path, layout, tiny_network):
-    folder = disk_layouts.write(
-        tmp_path / "cars", disk_layouts.cars_layouts()[layout]
-    )
-    (record,) = run(make_plan(tmp_path / "runs", folder, dataset="cars"))
-    assert record.result["dataset"]["classes"] in (3, 196)
-    assert record.result["last"]["epoch"] == 2
-
-
 def test_adience_is_paired_by_fold(tmp_path, tiny_network):
     files = disk_layouts.adience_files()
     folder = disk_layouts.write(tmp_path / "adience", files)
