@@ -25,8 +25,10 @@ docs: .venv/docs/ready
 
 benchmark: .venv/test/wheel
 	.venv/test/bin/python examples/benchmark_loss.py --output docs/results
-	.venv/test/bin/python examples/benchmark_training.py --backend jax \
-	    --output docs/results
+	for backend in jax tensorflow torch; do \
+	    .venv/test/bin/python examples/benchmark_training.py \
+	        --backend $$backend --output docs/results || exit 1; \
+	done
 
 lint: .venv/test/ready
 	.venv/test/bin/ruff check --fix .

@@ -1,6 +1,6 @@
 """Where the time of training goes: reading images, the step, and the rest.
 
-    python examples/benchmark_training.py --output docs/results
+    python examples/benchmark_training.py --backend jax --output docs/results
     python examples/benchmark_training.py --backend torch \\
         --network keras_cv/resnet50 --image-size 224 --batch-size 64
 
@@ -8,14 +8,18 @@ Three things, each a ratio within one run:
 - input: images/s of both readers at 224 and 448 pixels, beside what
   TensorFlow does when it decodes and resizes alone (the ceiling);
 - step: a training step with CRL beside one with cross-entropy, in turn;
-- rest: the share of an epoch of resnet20 on images in memory that is not spent
-  in its training steps (batches, callbacks, the state that is saved).
+- rest: the share of an epoch that is not spent in its training steps, in which
+  the device waits for images, callbacks and the state that is saved: resnet20
+  on images in memory, and the network on image files.
 
 The images are made here, 500 x 375 pixels, unless --images names a folder. On
-a GPU, `auto` precision is 16-bit. Give --backend to choose; one a run.
+a GPU, `auto` precision is 16-bit. One backend a run: --output keeps the figures
+of each in benchmark-training-BACKEND.json, and writes a page of all that are
+there.
 """
 
 import argparse
+import dataclasses
 import datetime
 import json
 import os
@@ -146,6 +150,7 @@ def measure_step(network, size, batch_size, precision, seconds):
     """Seconds of a training step by loss, in turn."""
     import keras
     import numpy as np
+    from scipy import stats
 
     from crl_keras.experiments import datasets
     from crl_keras.experiments import training
@@ -183,6 +188,9 @@ def measure_step(network, size, batch_size, precision, seconds):
             taken[loss].append(time.perf_counter() - begin)
     keras.config.set_dtype_policy("float32")
     ratio = [b / a for a, b in zip(taken["ce"], taken["crl"], strict=True)]
+    interval = stats.bootstrap(
+        (ratio,), np.median, method="percentile", rng=0
+    ).confidence_interval
     return dict(
         network=network,
         size=size,
@@ -191,37 +199,68 @@ def measure_step(network, size, batch_size, precision, seconds):
         steps=len(ratio),
         ce_images_per_second=batch_size / statistics.median(taken["ce"]),
         crl_over_ce=statistics.median(ratio),
+        interval=[interval.low, interval.high],
     )
 
 
-def measure_rest(images=5120, epochs=3):
-    """The share of an epoch outside of the step, for resnet20 in memory."""
-    import keras
+def measure_rest(folder, network, size, batch_size, precision, steps):
+    """Shares of an epoch outside of the step: in memory, and from files."""
     import numpy as np
 
     from crl_keras.experiments import datasets
-    from crl_keras.experiments import training
-    from crl_keras.experiments.config import RunConfig
-    from crl_keras.experiments.feeds import make_feed
+    from crl_keras.experiments import sources
     from crl_keras.experiments.recipes import get_recipe
-    from crl_keras.experiments.records import RunFolder
 
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (images, 32, 32, 3), np.uint8)
-    train = datasets.Split(pixels, np.arange(images) % 10)
+    pixels = rng.integers(0, 256, (128 * steps, 32, 32, 3), np.uint8)
+    train = datasets.Split(pixels, np.arange(len(pixels)) % 10)
     test = datasets.Split(pixels[:100], np.arange(100) % 10)
-    data = datasets.Dataset("made", train, test, tuple("0123456789"))
-    recipe = get_recipe("paper", epochs=epochs, batch_size=128)
+    memory = datasets.Dataset("made", train, test, tuple("0123456789"))
+    files = sources.open_dataset(f"folder:{folder}", resized=True)
+    files = sources.limit(files, steps * batch_size, batch_size)
+    sized = dict(image_size=size, batch_size=batch_size, scaling="unit")
+    return [
+        _outside("resnet20", memory, get_recipe("paper"), "memory", precision),
+        _outside(
+            network,
+            files,
+            get_recipe("finetune", **sized),
+            sources.resolve_reader(f"folder:{folder}", True),
+            precision,
+        ),
+    ]
+
+
+def _outside(network, data, recipe, reader, precision, epochs=4):
+    """The share of an epoch that its steps do not take."""
+    import keras
+
+    from crl_keras.experiments import training
+    from crl_keras.experiments.config import RunConfig
+    from crl_keras.experiments.devices import resolve_precision
+    from crl_keras.experiments.feeds import make_feed
+    from crl_keras.experiments.records import RunFolder
+
     config = RunConfig(
-        "made", "resnet20", "crl", recipe, 0, backend=keras.backend.backend()
+        "made",
+        network,
+        "crl",
+        dataclasses.replace(recipe, epochs=epochs),
+        0,
+        backend=keras.backend.backend(),
+        precision=resolve_precision(precision),
+        reader=reader,
     )
+    stamps = []
+
+    def stamp(row):
+        stamps.append((time.perf_counter(), row["test_seconds"]))
+
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(folder, config)
-        stamps = []
-        training.run_one(
-            config, data, run, on_epoch=lambda row: stamps.append(_now(row))
-        )
-    feed = make_feed(data, recipe)
+        training.run_one(config, data, run, on_epoch=stamp)
+    keras.config.set_dtype_policy(config.precision)
+    feed = make_feed(data, config.recipe, 0, reader)
     model, _, _ = training.build_model(config, feed)
     x, y = feed.training()[0]
     x, y = keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y)
@@ -231,6 +270,7 @@ def measure_rest(images=5120, epochs=3):
     for _ in range(feed.steps):
         model.train_on_batch(x, y)
     step = time.perf_counter() - start
+    keras.config.set_dtype_policy("float32")
     # Whole epochs after the first, which compiles: from the end of one to the
     # end of the next, without the test.
     whole = [
@@ -238,58 +278,86 @@ def measure_rest(images=5120, epochs=3):
     ]
     epoch = statistics.median(whole)
     return dict(
-        images=images,
+        network=network,
+        reader=reader,
+        size=feed.input_shape[0],
+        precision=config.precision,
+        images=feed.size("train"),
         seconds_of_epoch=epoch,
         seconds_of_steps=step,
         share_outside=1 - step / epoch,
     )
 
 
-def _now(row):
-    return time.perf_counter(), row["test_seconds"]
-
-
-def page(report):
-    """The report as a page of the documentation."""
-    used = ", ".join(f"{n} {v}" for n, v in sorted(report["versions"].items()))
-    lines = [
-        "# Benchmark: where the time of training goes",
-        "",
-        f"Made by `{report['command']}` on {report['date']}, on "
-        f"{report['machine']} ({report['device']}), with {used}.",
+def page(reports):
+    """A page of the documentation, from the reports of several backends."""
+    lines = ["# Benchmark: where the time of training goes", ""]
+    for report in reports:
+        used = [f"{n} {v}" for n, v in sorted(report["versions"].items())]
+        lines += [
+            f"- {report['backend']}: `{report['command']}` on "
+            f"{report['date']}, on {report['machine']} ({report['device']}), "
+            f"with {', '.join(used)}.",
+        ]
+    images = sorted({report["images"] for report in reports})
+    lines += [
         "",
         "## Reading images",
         "",
-        f"JPEGs, {report['images']}; batches of 32. The ceiling decodes whole "
-        "images and resizes them without antialiasing or crop.",
+        f"JPEGs, {', '.join(images)}; batches of 32. The ceiling is what "
+        "TensorFlow does when it decodes whole images and resizes them, "
+        "without antialiasing or crop; a reader may be above it, as it resizes "
+        "less.",
         "",
-        "| Reader | Pixels | images/s | of the ceiling |",
-        "|---|--:|--:|--:|",
+        "| Backend | Reader | Pixels | images/s | of the ceiling |",
+        "|---|---|--:|--:|--:|",
     ]
     lines += [
-        f"| {r['what']} | {r['size']} | {r['images_per_second']:.0f} "
-        f"| {r['of_ceiling']:.2f} |"
+        f"| {report['backend']} | {r['what']} | {r['size']} "
+        f"| {r['images_per_second']:.0f} | {r['of_ceiling']:.2f} |"
+        for report in reports
         for r in report["input"]
     ]
-    step, rest = report["step"], report["rest"]
     lines += [
         "",
         "## The training step",
         "",
-        f"{step['network']}, {step['size']} pixels, batches of "
-        f"{step['batch_size']}, {step['precision']}: "
-        f"{step['ce_images_per_second']:.1f} images/s with cross-entropy; a "
-        f"step with CRL takes {step['crl_over_ce']:.3f} times as long (median "
-        f"of {step['steps']} pairs).",
+        "A step with CRL beside one with cross-entropy, in turn: the median of "
+        "the ratios of their times, with a bootstrap interval of 95 %.",
+        "",
+        "| Backend | Network | Pixels | Batch | Precision | images/s, CE "
+        "| CRL / CE | Pairs |",
+        "|---|---|--:|--:|---|--:|--:|--:|",
+    ]
+    for report in reports:
+        r = report["step"]
+        low, high = r["interval"]
+        lines.append(
+            f"| {report['backend']} | {r['network']} | {r['size']} "
+            f"| {r['batch_size']} | {r['precision']} "
+            f"| {r['ce_images_per_second']:.1f} "
+            f"| {r['crl_over_ce']:.3f} [{low:.3f}, {high:.3f}] "
+            f"| {r['steps']} |"
+        )
+    lines += [
         "",
         "## All else",
         "",
-        f"resnet20 on {rest['images']:,} images of 32 x 32 in memory, "
-        "augmented, batches of 128: an epoch takes "
-        f"{rest['seconds_of_epoch']:.1f} s, its steps alone "
-        f"{rest['seconds_of_steps']:.1f} s. The share outside of them "
-        "(batches, callbacks, saved state) is "
-        f"{100 * rest['share_outside']:.1f} %.",
+        "An epoch of `fit` beside its steps alone, on one batch that is there. "
+        "Outside of the steps the device waits: for images, callbacks and the "
+        "state that is saved.",
+        "",
+        "| Backend | Network | Images from | Pixels | Precision | Images "
+        "| Epoch, s | Its steps, s | Outside |",
+        "|---|---|---|--:|---|--:|--:|--:|--:|",
+    ]
+    lines += [
+        f"| {report['backend']} | {r['network']} | {r['reader']} "
+        f"| {r['size']} | {r['precision']} | {r['images']:,} "
+        f"| {r['seconds_of_epoch']:.1f} | {r['seconds_of_steps']:.1f} "
+        f"| {100 * r['share_outside']:.1f} % |"
+        for report in reports
+        for r in report["rest"]
     ]
     return "\n".join(lines) + "\n"
 
@@ -306,9 +374,12 @@ def parse_arguments():
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument(
+        "--steps", type=int, default=40, help="of an epoch, for the rest (40)"
+    )
+    parser.add_argument(
         "--output",
         type=pathlib.Path,
-        help="folder for benchmark-training.json and benchmark-training.md",
+        help="folder for benchmark-training.md and its figures",
     )
     return parser.parse_args()
 
@@ -325,9 +396,6 @@ def main():
     from crl_keras.experiments.training import versions
 
     backend = keras.backend.backend()
-    with tempfile.TemporaryDirectory() as made:
-        folder = arguments.images or make_images(pathlib.Path(made))
-        found = measure_input(folder, arguments.seconds)
     config = RunConfig(
         "made",
         arguments.network,
@@ -338,31 +406,37 @@ def main():
         reader="tf.data",
     )
     name = pathlib.Path(sys.argv[0]).name
-    report = dict(
-        command=" ".join(["python", f"examples/{name}", *sys.argv[1:]]),
-        date=datetime.date.today().isoformat(),
-        machine=f"{platform.machine()}, {os.cpu_count()} cores",
-        device=device_name(),
-        versions=versions(config),
-        images="made here, 500 x 375 pixels"
-        if arguments.images is None
-        else "of a folder",
-        input=found,
-        step=measure_step(
-            arguments.network,
-            arguments.image_size,
-            arguments.batch_size,
-            arguments.precision,
-            6 * arguments.seconds,
-        ),
-        rest=measure_rest(),
+    trained = (
+        arguments.network,
+        arguments.image_size,
+        arguments.batch_size,
+        arguments.precision,
     )
-    print(page(report))
+    with tempfile.TemporaryDirectory() as made:
+        folder = arguments.images or make_images(pathlib.Path(made))
+        report = dict(
+            backend=backend,
+            command=" ".join(["python", f"examples/{name}", *sys.argv[1:]]),
+            date=datetime.date.today().isoformat(),
+            machine=f"{platform.machine()}, {os.cpu_count()} cores",
+            device=device_name(),
+            versions=versions(config),
+            images="made here, 500 x 375 pixels"
+            if arguments.images is None
+            else "of a folder",
+            input=measure_input(folder, arguments.seconds),
+            step=measure_step(*trained, 12 * arguments.seconds),
+            rest=measure_rest(folder, *trained, arguments.steps),
+        )
+    print(page([report]))
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        path = arguments.output / "benchmark-training.json"
+        stem = "benchmark-training"
+        path = arguments.output / f"{stem}-{backend}.json"
         path.write_text(json.dumps(report, indent=1) + "\n")
-        path.with_suffix(".md").write_text(page(report))
+        kept = sorted(arguments.output.glob(f"{stem}-*.json"))
+        reports = [json.loads(path.read_text()) for path in kept]
+        (arguments.output / f"{stem}.md").write_text(page(reports))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The examples as a user runs them: as commands, from their folder."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from crl_keras.experiments.records import read_records
 
@@ -94,6 +96,30 @@ def test_ray_makes_the_same_records(tmp_path):
     for key, value in found.items():
         # Tasks have one thread each, which may round otherwise.
         np.testing.assert_allclose(value, alone[key], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.once
+def test_where_the_time_of_training_goes(tmp_path):
+    for i in range(40):
+        path = tmp_path / "images" / f"{i % 2}" / f"{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (60, 45), (6 * i, 0, 0)).save(path)
+    command = (
+        "--images images --network keras/mobilenet_v2 --image-size 32 "
+        "--batch-size 4 --seconds 0.05 --steps 2 --output out --backend jax"
+    ).split()
+    run("benchmark_training.py", *command, cwd=tmp_path)
+    (figures,) = (tmp_path / "out").glob("*.json")
+    report = json.loads(figures.read_text())
+    low, high = report["step"]["interval"]
+    assert 0 < low <= report["step"]["crl_over_ce"] <= high
+    assert report["step"]["steps"] >= 10
+    assert [row["reader"] for row in report["rest"]] == ["memory", "tf.data"]
+    assert all(row["share_outside"] < 1 for row in report["rest"])
+    assert all(row["images_per_second"] > 0 for row in report["input"])
+    page = (tmp_path / "out" / "benchmark-training.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| jax ")]
+    assert len(rows) == 10 + 1 + 2
 
 
 @pytest.mark.once

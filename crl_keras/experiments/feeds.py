@@ -87,6 +87,42 @@ class Feed:
         """`keras.utils.PyDataset` whose first epoch is number `epoch`."""
         return self._batches("train", epoch)
 
+    def for_fit(self, epoch=0):
+        """The arguments of `fit` for training from number `epoch` on, a dict.
+
+        On TensorFlow a `tf.data.Dataset` without end, with the same batches.
+        Given a PyDataset, Keras 3.15 makes a new generator of TensorFlow for
+        every epoch, and many epochs then wait before their first batch: on
+        CIFAR-10 4 to 20 s, up to as long as they train.
+        """
+        import keras
+
+        batches = self.training(epoch)
+        if keras.backend.backend() != "tensorflow":
+            return {"x": batches}
+        tf = require("tensorflow", "tensorflow")
+        specs = [
+            tf.TensorSpec((None, *value.shape[1:]), value.dtype)
+            for value in batches[0]
+        ]
+
+        def batch(number):
+            epoch, i = divmod(int(number), self.steps)
+            if batches.epoch != epoch:
+                batches.begin(epoch)
+            return batches[i]
+
+        def tensors(number):
+            found = tf.numpy_function(
+                batch, [number], [spec.dtype for spec in specs]
+            )
+            return tuple(map(tf.ensure_shape, found, [s.shape for s in specs]))
+
+        # On every backend `fit` ends an epoch before the first.
+        first = (epoch + 1) * self.steps
+        dataset = tf.data.Dataset.counter(first).map(tensors)
+        return {"x": dataset.prefetch(2), "steps_per_epoch": self.steps}
+
     def ordered(self, split):
         """`keras.utils.PyDataset` over a split in its order, not augmented."""
         return self._batches(split, None)
@@ -210,13 +246,15 @@ class _IndexedFeed(Feed):
                 # Not Keras's own `workers`: on PyTorch, Keras 3.15 loses the
                 # first batch of a PyDataset with workers, to see its shape.
                 super().__init__()
-                self.epoch, self.ahead = epoch, {}
-                self._begin()
+                self.ahead = {}
+                self.begin(epoch)
 
-            def _begin(self):
+            def begin(self, epoch):
+                concurrent.futures.wait(self.ahead.values())
+                self.epoch, self.ahead = epoch, {}
                 if epoch is not None:
-                    self.order = feed._order(self.epoch)
-                    self.draws = feed._draws(self.epoch)
+                    self.order = feed._order(epoch)
+                    self.draws = feed._draws(epoch)
 
             def __len__(self):
                 return math.ceil(feed.size(split) / batch_size)
@@ -245,11 +283,7 @@ class _IndexedFeed(Feed):
                 return feed._take(split, chosen, draws)
 
             def on_epoch_end(self):
-                concurrent.futures.wait(self.ahead.values())
-                self.ahead = {}
-                if epoch is not None:
-                    self.epoch += 1
-                    self._begin()
+                self.begin(epoch if epoch is None else self.epoch + 1)
 
         return Batches()
 
@@ -324,6 +358,9 @@ class _PipelineFeed(Feed):
         class Batches(keras.utils.PyDataset):
             def __init__(self):
                 super().__init__()
+                self.begin(epoch)
+
+            def begin(self, epoch):
                 self.epoch = epoch
                 self.position, self.iterator = 0, None
 
@@ -345,9 +382,7 @@ class _PipelineFeed(Feed):
                         return feed._finished(images, labels, self.epoch, i)
 
             def on_epoch_end(self):
-                if epoch is not None:
-                    self.epoch += 1
-                self.iterator = None
+                self.begin(epoch if epoch is None else self.epoch + 1)
 
         return Batches()
 
@@ -408,7 +443,8 @@ class _TensorFlowFeed(_PipelineFeed):
 class _TfdsFeed(_PipelineFeed):
     def _input_shape(self):
         shape = self.dataset.image_shape
-        if self.recipe.image_size is None and None not in shape:
+        whole = self.dataset.box is None and None not in shape
+        if self.recipe.image_size is None and whole:
             self.crop = None
             return shape
         self.crop = self._crop()

@@ -221,7 +221,8 @@ class Protocol:
         first_seed: The first of them.
         changes: Pairs of a field of `Recipe` and its value, for every run.
         only: Names of our data sets, networks and losses: rows of others are
-            left out. Empty for all.
+            left out. "crl" is CRL of any parameters, "crl(alpha=1,beta=0.5)"
+            that one. Empty for all.
 
     Raises:
         ValueError: A value is not one of these.
@@ -270,10 +271,11 @@ class Protocol:
             *LOSS_NAMES.values(),
         )
         for word in self.only:
-            if word not in known:
+            if word not in known and not _is_crl(word):
                 raise ValueError(
                     "Rows are chosen by our names of data sets, networks and "
-                    f"losses: {', '.join(known)}. Received: {word!r}"
+                    f"losses: {', '.join(known)}, crl(alpha=1,beta=0.5). "
+                    f"Received: {word!r}"
                 )
 
     def epochs(self, of_paper):
@@ -302,17 +304,31 @@ class Protocol:
         changed += self.losses
         return f"{text} Changed: {', '.join(changed)}." if changed else text
 
-    def chosen(self, dataset, network, loss):
-        """Whether a row of these, in our names, is to be shown."""
-        for word, names in (
-            (dataset, DATASETS),
-            (network, NETWORKS),
-            (loss, LOSS_NAMES),
-        ):
+    def chosen(self, dataset, network, loss, spec=None):
+        """Whether a row of these, in our names, is to be shown.
+
+        Args:
+            dataset, network, loss: Names.
+            spec: CRL with its parameters, None for a loss that has none.
+        """
+        exact = {canonical_loss(word) for word in self.only if _is_crl(word)}
+        losses = exact | set(self.only) & set(LOSS_NAMES.values())
+        if losses and not losses & {loss, spec and canonical_loss(spec)}:
+            return False
+        for word, names in ((dataset, DATASETS), (network, NETWORKS)):
             asked = set(self.only) & set(names.values())
             if asked and word not in asked:
                 return False
         return True
+
+
+def _is_crl(word):
+    """Whether a word is CRL with parameters; raises ValueError for wrong ones.
+
+    >>> _is_crl("crl(alpha=1,beta=0.5)"), _is_crl("crl"), _is_crl("vgg11")
+    (True, False, False)
+    """
+    return word.startswith("crl(") and parse_loss(word)[0] == "crl"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -609,7 +625,8 @@ def _entry(table, row, protocol):
     dataset = DATASETS[row.dataset]
     network = NETWORKS.get(row.network, row.network)
     loss = LOSS_NAMES.get(row.loss.partition(" vs ")[0], row.loss)
-    if not protocol.chosen(dataset, network, loss):
+    spec = f"crl(alpha={row.alpha},beta={row.beta})" if row.alpha else None
+    if not protocol.chosen(dataset, network, loss, spec):
         return None
     missing = _why_not(table, row, loss)
     if missing:

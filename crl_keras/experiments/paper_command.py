@@ -61,7 +61,8 @@ def paper_parser(description):
         nargs="+",
         default=[],
         metavar="NAME",
-        help="rows of these data sets, networks or losses, such as cifar10 ce",
+        help="rows of these data sets, networks or losses, such as cifar10 ce "
+        "\n'crl(alpha=1.5,beta=1)'; crl is CRL of any parameters",
     )
     _add_open(parser.add_argument_group("what the paper leaves open"))
     data = parser.add_argument_group("data")

@@ -6,6 +6,7 @@ import os
 import pathlib
 import types
 import warnings
+from dataclasses import replace
 
 import numpy as np
 
@@ -27,6 +28,12 @@ FILE_SETS = ("cub", "cars", "adience", "adience_faces")
 FOLDS = {"adience": 5, "adience_faces": 5}
 # Whose classes have an order, so that it counts how far off a prediction is.
 ORDINAL = ("adience", "adience_faces")
+# What TFDS calls them, where it has prepared them in the folder that is given.
+TFDS_NAMES = {
+    "cub": ("caltech_birds2011",),
+    "cars": ("stanford_cars", "cars196"),
+    "adience": ("adience/fold_{fold}",),
+}
 READERS = ("auto", "memory", "pillow", "tf.data")
 CHUNK = 64
 
@@ -77,7 +84,8 @@ def open_dataset(
             `"imagenet2012"` or `"tfds:NAME"`, which TensorFlow streams.
         data_dir: path of a local copy; of "cub", "cars" and "adience" it is
             needed. It may be a folder of several copies, with that of "svhn",
-            "cub", "cars" or "adience" in a folder of this name.
+            "cub", "cars" or "adience" in a folder of this name, or the data
+            folder of TFDS, where it has prepared one of the three.
         fold: int, the fold that is the test, for "adience"; else None.
         resized: bool, whether images are brought to one size when they are
             read: then those of `"folder:PATH"` stay in their files too.
@@ -98,6 +106,8 @@ def open_dataset(
     """
     kind, _, path = str(name).partition(":")
     _check_fold(name, fold)
+    if prepared := _prepared_by_tfds(name, data_dir, fold):
+        return replace(open_tfds(f"tfds:{prepared}", data_dir), name=name)
     data_dir = _own_folder(name, data_dir)
     if name == "imagenet2012" or kind == "tfds":
         return open_tfds(name, data_dir)
@@ -113,6 +123,16 @@ def open_dataset(
     else:
         return datasets.load_dataset(name, data_dir, skip_unreadable)
     return readable(found, skip_unreadable)
+
+
+def _prepared_by_tfds(name, data_dir, fold):
+    """TFDS's name of a set that it has prepared in this folder, or None."""
+    for tfds_name in TFDS_NAMES.get(name, ()) if data_dir else ():
+        tfds_name = tfds_name.format(fold=fold)
+        folder = pathlib.Path(data_dir).expanduser() / tfds_name
+        if any(folder.glob("*/dataset_info.json")):
+            return tfds_name
+    return None
 
 
 def _own_folder(name, data_dir):
@@ -173,6 +193,24 @@ def _folder_of_files(path):
     )
 
 
+def cut_to_boxes(dataset, wanted):
+    """Cuts images to the boxes of their objects, or leaves them whole.
+
+    Raises ValueError if it is wanted and the data set has no boxes.
+    """
+    if isinstance(dataset, TfdsSet):
+        return dataset.with_boxes() if wanted else dataset
+    boxes = getattr(dataset.train, "boxes", None)
+    if not wanted:
+        return dataset if boxes is None else dataset.without_boxes()
+    if boxes is None:
+        raise ValueError(
+            f"Expected bounding boxes in {dataset.name}, to crop to. Received: "
+            "images without. Leave out --crop-to-box (crop_to_box=)."
+        )
+    return dataset
+
+
 def hold_out(dataset, fraction):
     """Moves a part of the training split to `held_out`, for all seeds the same.
 
@@ -180,6 +218,12 @@ def hold_out(dataset, fraction):
     stratified part; see the functions that do it.
     """
     if isinstance(dataset, TfdsSet):
+        if fraction and dataset.name.startswith("adience"):
+            raise ValueError(
+                "Expected held_out=0 for Adience of TensorFlow Datasets, whose "
+                f"people cannot be kept apart. Received: {fraction}. Take "
+                "--held-out 0, or the unpacked folder."
+            )
         return dataset.hold_out(fraction)
     if dataset.name.startswith("adience"):
         return hold_out_people(dataset, fraction)

@@ -42,6 +42,8 @@ class TfdsSet:
         builder: the TFDS builder.
         keys: names of the features that hold the image and the label.
         held_out: `TfdsSplit` or None, images kept from training.
+        box: name of the feature with the boxes of the objects to which images
+            are cut, or None for whole images.
     """
 
     name: str
@@ -51,6 +53,7 @@ class TfdsSet:
     builder: Any = field(repr=False)
     keys: tuple
     held_out: TfdsSplit | None = None
+    box: str | None = None
     _labels: dict = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -73,6 +76,7 @@ class TfdsSet:
         """
         splits = [self.train, self.test, self.held_out]
         head = (self.builder.info.full_name, self.class_names, splits)
+        head += (self.box,) if self.box else ()
         digest = hashlib.sha256(repr(head).encode())
         digest.update(self.labels("test").astype("<i4").tobytes())
         return digest.hexdigest()[:16]
@@ -96,6 +100,20 @@ class TfdsSet:
         ).map(lambda sample: sample[label])
         batches = tfds.as_numpy(labels.batch(LABEL_BATCH))
         return np.concatenate([*batches]).astype(np.int32)
+
+    def with_boxes(self):
+        """The same images, each cut to the first box of its objects."""
+        features = require_tfds().features
+        for name, feature in self.builder.info.features.items():
+            if isinstance(feature, features.Sequence):
+                feature = feature.feature
+            if isinstance(feature, features.BBoxFeature):
+                return replace(self, box=name)
+        raise ValueError(
+            f"Expected bounding boxes in {self.name}, to crop to. Received: "
+            f"features {some(sorted(self.builder.info.features))}. Leave out "
+            "--crop-to-box (crop_to_box=)."
+        )
 
     def hold_out(self, fraction):
         """Keeps the last part of the training split from training."""
@@ -138,7 +156,8 @@ class TfdsSet:
         Args:
             name: str, "train", "test" or "held_out".
             batch_size: int; the last batch may be smaller.
-            crop: `Crop`, or None for images that have one size and keep it.
+            crop: `Crop`, or None for images that have one size and keep it
+                and are not cut to a box.
             seed: int in `[0, 2**31)` for training: order and crops depend on
                 it alone (and on TensorFlow's global seed, where one is set).
                 None for the test: the order of the set, the centre.
@@ -157,9 +176,9 @@ class TfdsSet:
             split=self.split(name).notation,
             shuffle_files=seed is not None,
             read_config=read_config,
-            # Boxes, masks and the like stay encoded.
+            # Masks and the like stay encoded.
             decoders=tfds.decode.PartialDecoding(
-                dict.fromkeys(self.keys, True)
+                {key: True for key in (*self.keys, self.box) if key}
             ),
         )
         image, label = self.keys
@@ -183,13 +202,24 @@ class TfdsSet:
                 draws = None
                 if seed is not None:
                     draws = tf.random.stateless_uniform([4], seed)
-                pixels = crop.tensorflow(pixels, draws)
+                box = self._box_in_pixels(sample) if self.box else None
+                pixels = crop.tensorflow(pixels, draws, box)
             return pixels, tf.cast(sample[label], tf.int32)
 
         samples = samples.map(
             prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
         return samples.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+    def _box_in_pixels(self, sample):
+        """`x0, y0, x1, y1`; the whole image where a sequence has no box."""
+        tf = require("tensorflow", "tensorflow")
+        boxes = tf.reshape(sample[self.box], (-1, 4))
+        y0, x0, y1, x1 = tf.unstack(
+            tf.concat([boxes, [[0.0, 0.0, 1.0, 1.0]]], axis=0)[0]
+        )
+        shape = tf.cast(tf.shape(sample[self.keys[0]]), tf.float32)
+        return x0 * shape[1], y0 * shape[0], x1 * shape[1], y1 * shape[0]
 
 
 def open_tfds(name, data_dir=None, train_split="train", test_split=None):

@@ -19,11 +19,11 @@ from crl_keras.experiments._optional import require
 from crl_keras.experiments.config import RunConfig
 from crl_keras.experiments.config import loss_label
 from crl_keras.experiments.feeds import make_feed
-from crl_keras.experiments.image_files import FileDataset
 from crl_keras.experiments.records import RunFolder
 from crl_keras.experiments.records import check_output
 from crl_keras.experiments.records import read_records
 from crl_keras.experiments.records import write_json
+from crl_keras.experiments.streams import TfdsSet
 from crl_keras.experiments.training import Options
 
 MEGABYTE = 2**20
@@ -111,10 +111,16 @@ def _prepared(plan, config):
         config.recipe.image_size is not None,
         plan.skip_unreadable,
     )
+    if isinstance(data, TfdsSet) and config.reader != "tf.data":
+        raise ValueError(
+            f"What TensorFlow Datasets has prepared, {config.dataset} in "
+            f"{plan.data_dir}, is read by tf.data. Received: reader "
+            f"{config.reader!r}; leave out --reader, or give the unpacked "
+            "folder of the set."
+        )
     if config.train_limit or config.test_limit:
         data = sources.limit(data, config.train_limit, config.test_limit)
-    if isinstance(data, FileDataset) and not config.crop_to_box:
-        data = data.without_boxes()
+    data = sources.cut_to_boxes(data, config.crop_to_box)
     # One split for all seeds: a seed is to vary the training, not the data.
     return sources.hold_out(data, config.held_out)
 

@@ -199,7 +199,7 @@ def _run(config, dataset, folder, options, on_epoch):
     if len(history) < config.recipe.epochs:
         try:
             model.fit(
-                feed.training(len(history)),
+                **feed.for_fit(len(history)),
                 epochs=config.recipe.epochs,
                 initial_epoch=len(history),
                 validation_data=feed.ordered("test"),

@@ -164,22 +164,45 @@ def prepared(name, files):
 
 
 @pytest.mark.parametrize(
-    "name, prepare",
+    "dataset, prepare, fold",
     [
-        ("caltech_birds2011", prepared_birds),
+        ("cub", prepared_birds, None),
         (
-            "stanford_cars",
-            prepared(
-                "stanford_cars", disk_layouts.cars_layouts()["class folders"]
-            ),
+            "cars",
+            prepared("stanford_cars", disk_layouts.cars_layouts()["car_ims"]),
+            None,
         ),
         (
-            "adience/fold_2",
+            "adience",
             prepared("adience/fold_2", disk_layouts.adience_files()),
+            2,
         ),
     ],
 )
-def test_tfds(tmp_path, name, prepare):
+def test_what_tfds_has_prepared(tmp_path, dataset, prepare, fold):
     check_from_files_to_predictions(
-        tmp_path, f"tfds:{name}", prepare(tmp_path), None, "tf.data"
+        tmp_path,
+        dataset,
+        prepare(tmp_path),
+        fold,
+        "tf.data",
+        crop_to_box=dataset != "adience",
+        held_out=0.0 if dataset == "adience" else 0.1,
     )
+
+
+@pytest.mark.once
+def test_what_tfds_has_prepared_is_read_by_tensorflow(tmp_path):
+    prepare = prepared("adience/fold_0", disk_layouts.adience_files())
+    data_dir = str(prepare(tmp_path))
+    common = dict(dataset="adience", fold=0, network="mlp")
+    recipe = get_recipe("finetune", image_size=8)
+    for changes, message in (
+        ({"reader": "pillow"}, "read by tf.data"),
+        ({"reader": "tf.data", "held_out": 0.2}, "held_out=0 for Adience"),
+        ({"reader": "tf.data", "crop_to_box": True}, "bounding boxes in adie"),
+    ):
+        (config,) = make_configs(["ce"], [0], [recipe], **common, **changes)
+        plan = Plan((config,), str(tmp_path / "runs"), data_dir)
+        with pytest.raises(ValueError, match=message):
+            sweep.prepare_dataset(plan, config)

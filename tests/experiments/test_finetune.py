@@ -453,6 +453,11 @@ def test_a_checkpoint_of_one_s_own(tmp_path):
         ),
         ("finetune_cub.py", ["--weights", "none"], "--data-dir"),
         ("finetune_adience.py", ["--fold", "7"], "a number from 0 to 4"),
+        (
+            "compare_losses.py",
+            "--dataset digits --network mlp --crop-to-box".split(),
+            "Expected bounding boxes in digits",
+        ),
         ("predict.py", ["nowhere", "a.jpg"], "--save-model"),
         ("compare_losses.py", ["--weights", "none"], "for a backbone"),
     ],

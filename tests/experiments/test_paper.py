@@ -198,6 +198,10 @@ def test_numbers_of_runs():
     assert len(all_configs(entries("table3", seeds=2))) == 2 * 45
     assert len(all_configs(entries("table5", scale="short"))) == 3 * 2
     assert len(all_configs(entries("table3", only=("vgg16", "ce")))) == 2
+    cells = ("cifar10", "ce", "crl(beta=0.5,alpha=2)", "crl(alpha=0,beta=1)")
+    assert [c.loss for c in all_configs(entries("table1", only=cells))] == [
+        *("ce", "crl(alpha=2,beta=0.5)", "nllr")
+    ]
     # Whole pairs first: all of seed 0 before any of seed 1.
     seeds = [c.seed for c in all_configs(entries("table8"))]
     assert seeds == sorted(seeds)
@@ -287,6 +291,7 @@ def test_what_the_paper_leaves_open_is_an_option():
         ({"recipe": "mine"}, "Unknown recipe"),
         ({"losses": ("crl(alpha=1)",)}, "focal, lsoftmax"),
         ({"only": ("vgg11",)}, "vgg16"),
+        ({"only": ("crl(gamma=1)",)}, "alpha, beta"),
         ({"changes": (("epochs", 0),)}, "at least 1"),
     ],
 )

@@ -133,6 +133,58 @@ def test_images_are_cropped_in_training_and_test(tfds_dir):
     np.testing.assert_array_equal(images.numpy(), tiny_images(7, 20, 40))
 
 
+def boxed_set(tfds_dir, feature, boxes):
+    """Test images of 20 x 40 with boxes, y before x, of 0 to 1."""
+    import tensorflow_datasets as tfds
+
+    name = f"boxed_{len(boxes)}_{type(feature).__name__.lower()}"
+    examples = [
+        {"image": image, "label": 0, "bbox": box}
+        for image, box in zip(tiny_images(2, 20, 40), boxes, strict=True)
+    ]
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name,
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(20, 40, 3)),
+                "label": tfds.features.ClassLabel(num_classes=2),
+                "bbox": feature,
+            }
+        ),
+        split_datasets=dict.fromkeys(
+            ("train", "test"), list(enumerate(examples))
+        ),
+        data_dir=tfds_dir,
+        disable_shuffling=True,
+    )
+    return open_set(tfds_dir, name)
+
+
+@pytest.mark.once
+def test_images_are_cut_to_their_boxes(tfds_dir):
+    """One a sample, as in caltech_birds2011, or several or none, as of cars."""
+    import tensorflow_datasets as tfds
+
+    box = tfds.features.BBox(ymin=0.2, xmin=0.5, ymax=0.6, xmax=0.7)
+    whole = tfds.features.BBox(ymin=0.0, xmin=0.0, ymax=1.0, xmax=1.0)
+    crop = Crop(8, resize_ratio=1, keep_aspect=False)
+    one = tfds.features.BBoxFeature()
+    several = tfds.features.Sequence(tfds.features.BBoxFeature())
+    for feature, boxes in ((one, [box, whole]), (several, [[box, whole], []])):
+        data = boxed_set(tfds_dir, feature, boxes)
+        assert data.with_boxes().fingerprint != data.fingerprint
+        ((images, _),) = data.with_boxes().pipeline("test", 2, crop)
+        cut, uncut = images.numpy().astype(float)
+        # Rows 4 to 12 of 20, columns 20 to 28 of 40: pixel by pixel.
+        ramps = tiny_images(1, 20, 40)[0, 4:12, 20:28]
+        np.testing.assert_array_equal(cut, ramps)
+        ((images, _),) = data.pipeline("test", 2, crop)
+        np.testing.assert_array_equal(images[1], uncut)
+    with pytest.raises(ValueError, match="tfds:tiny.*image, label.*--crop-to"):
+        open_set(tfds_dir).with_boxes()
+
+
 @pytest.mark.once
 def test_splits_and_parts_of_them(tfds_dir):
     validated = open_set(tfds_dir, "validated")
