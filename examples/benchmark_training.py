@@ -57,7 +57,7 @@ def images_per_second(batches, seconds):
     iterator = iter(batches)
     next(iterator)
     count, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
+    while not count or time.perf_counter() - start < seconds:
         for batch in iterator:
             count += len(batch)
             if time.perf_counter() - start > seconds:
