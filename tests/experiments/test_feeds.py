@@ -213,6 +213,20 @@ def test_a_batch_in_parts(files):
     assert {len(x) for x, _ in epochs(feed.training())[0]} == {1, 2}
 
 
+def one_layer(feed):
+    model = keras.Sequential(
+        [
+            keras.Input(feed.input_shape, dtype="uint8"),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(feed.dataset.classes),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss)
+    return model
+
+
 def test_fit_reads_every_kind(files):
     """Every batch once and in order: the weights are those of a plain loop."""
     for reader in ("pillow", "tf.data"):
@@ -220,16 +234,7 @@ def test_fit_reads_every_kind(files):
 
         def trained(first, feed=feed):
             keras.utils.set_random_seed(0)
-            model = keras.Sequential(
-                [
-                    keras.Input(feed.input_shape, dtype="uint8"),
-                    keras.layers.Rescaling(1 / 255),
-                    keras.layers.Flatten(),
-                    keras.layers.Dense(3),
-                ]
-            )
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-            model.compile("sgd", loss)
+            model = one_layer(feed)
             if first is None:
                 model.fit(
                     **feed.for_fit(2),
@@ -252,16 +257,7 @@ def test_fit_reads_no_batch_for_nothing():
     """But for a few ahead, and what Keras builds the model with."""
     digits = get_recipe("digits", batch_size=5)
     feed = make_feed(load_dataset("digits"), digits, seed=5)
-    model = keras.Sequential(
-        [
-            keras.Input(feed.input_shape, dtype="uint8"),
-            keras.layers.Rescaling(1 / 255),
-            keras.layers.Flatten(),
-            keras.layers.Dense(10),
-        ]
-    )
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("sgd", loss)
+    model = one_layer(feed)
     read, take = [], feed._take
     feed._take = lambda *arguments: read.append(1) or take(*arguments)
     model.fit(**feed.for_fit(), epochs=3, shuffle=False, verbose=0)
