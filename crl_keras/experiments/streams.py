@@ -219,7 +219,10 @@ class TfdsSet:
             tf.concat([boxes, [[0.0, 0.0, 1.0, 1.0]]], axis=0)[0]
         )
         shape = tf.cast(tf.shape(sample[self.keys[0]]), tf.float32)
-        return x0 * shape[1], y0 * shape[0], x1 * shape[1], y1 * shape[0]
+        edges = (x0 * shape[1], y0 * shape[0], x1 * shape[1], y1 * shape[0])
+        # A quotient times its divisor may be a hair beyond the pixel it was,
+        # and a whole pixel more would be cut out.
+        return [tf.round(64 * edge) / 64 for edge in edges]
 
 
 def open_tfds(name, data_dir=None, train_split="train", test_split=None):

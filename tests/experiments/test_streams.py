@@ -134,20 +134,20 @@ def test_images_are_cropped_in_training_and_test(tfds_dir):
 
 
 def boxed_set(tfds_dir, feature, boxes):
-    """Test images of 20 x 40 with boxes, y before x, of 0 to 1."""
+    """Test images of 20 x 21 with boxes, y before x, of 0 to 1."""
     import tensorflow_datasets as tfds
 
     name = f"boxed_{len(boxes)}_{type(feature).__name__.lower()}"
     examples = [
         {"image": image, "label": 0, "bbox": box}
-        for image, box in zip(tiny_images(2, 20, 40), boxes, strict=True)
+        for image, box in zip(tiny_images(2, 20, 21), boxes, strict=True)
     ]
     tfds.dataset_builders.store_as_tfds_dataset(
         name,
         version="1.0.0",
         features=tfds.features.FeaturesDict(
             {
-                "image": tfds.features.Image(shape=(20, 40, 3)),
+                "image": tfds.features.Image(shape=(20, 21, 3)),
                 "label": tfds.features.ClassLabel(num_classes=2),
                 "bbox": feature,
             }
@@ -166,7 +166,8 @@ def test_images_are_cut_to_their_boxes(tfds_dir):
     """One a sample, as in caltech_birds2011, or several or none, as of cars."""
     import tensorflow_datasets as tfds
 
-    box = tfds.features.BBox(ymin=0.2, xmin=0.5, ymax=0.6, xmax=0.7)
+    # In float32, 11 / 21 * 21 is more than 11.
+    box = tfds.features.BBox(ymin=0.2, xmin=3 / 21, ymax=0.6, xmax=11 / 21)
     whole = tfds.features.BBox(ymin=0.0, xmin=0.0, ymax=1.0, xmax=1.0)
     crop = Crop(8, resize_ratio=1, keep_aspect=False)
     one = tfds.features.BBoxFeature()
@@ -176,8 +177,8 @@ def test_images_are_cut_to_their_boxes(tfds_dir):
         assert data.with_boxes().fingerprint != data.fingerprint
         ((images, _),) = data.with_boxes().pipeline("test", 2, crop)
         cut, uncut = images.numpy().astype(float)
-        # Rows 4 to 12 of 20, columns 20 to 28 of 40: pixel by pixel.
-        ramps = tiny_images(1, 20, 40)[0, 4:12, 20:28]
+        # Rows 4 to 12 of 20, columns 3 to 11 of 21: pixel by pixel.
+        ramps = tiny_images(1, 20, 21)[0, 4:12, 3:11]
         np.testing.assert_array_equal(cut, ramps)
         ((images, _),) = data.pipeline("test", 2, crop)
         np.testing.assert_array_equal(images[1], uncut)
