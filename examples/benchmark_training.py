@@ -90,8 +90,13 @@ class Ceiling:
             return tf.image.resize(image, (size, size))
 
         pipeline = tf.data.Dataset.from_tensor_slices(paths)
-        pipeline = pipeline.map(read, num_parallel_calls=tf.data.AUTOTUNE)
-        self.pipeline = pipeline.batch(batch_size).prefetch(2)
+        pipeline = pipeline.map(read, num_parallel_calls=os.cpu_count())
+        # As in the readers: the waits of a pipeline that tunes itself would
+        # make the ceiling lower than it is.
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        pipeline = pipeline.batch(batch_size).prefetch(2)
+        self.pipeline = pipeline.with_options(options)
 
     def __iter__(self):
         return self.pipeline.as_numpy_iterator()

@@ -91,37 +91,23 @@ class Feed:
         """The arguments of `fit` for training from number `epoch` on, a dict.
 
         On TensorFlow a `tf.data.Dataset` without end, with the same batches.
-        Given a PyDataset, Keras 3.15 makes a new generator of TensorFlow for
-        every epoch, and many epochs then wait before their first batch: on
-        CIFAR-10 4 to 20 s, up to as long as they train.
         """
-        import keras
-
         batches = self.training(epoch)
-        if keras.backend.backend() != "tensorflow":
+        if not _on_tensorflow():
             return {"x": batches}
-        tf = require("tensorflow", "tensorflow")
-        specs = [
-            tf.TensorSpec((None, *value.shape[1:]), value.dtype)
-            for value in batches[0]
-        ]
-
-        def batch(number):
-            epoch, i = divmod(int(number), self.steps)
-            if batches.epoch != epoch:
-                batches.begin(epoch)
-            return batches[i]
-
-        def tensors(number):
-            found = tf.numpy_function(
-                batch, [number], [spec.dtype for spec in specs]
-            )
-            return tuple(map(tf.ensure_shape, found, [s.shape for s in specs]))
-
         # On every backend `fit` ends an epoch before the first.
-        first = (epoch + 1) * self.steps
-        dataset = tf.data.Dataset.counter(first).map(tensors)
-        return {"x": dataset.prefetch(2), "steps_per_epoch": self.steps}
+        dataset = _tensorflow_dataset(batches, (epoch + 1) * self.steps)
+        return {"x": dataset, "steps_per_epoch": self.steps}
+
+    def for_predict(self, split):
+        """What `predict`, and `fit` as `validation_data`, read of a split.
+
+        All of it in its order, not augmented.
+        """
+        batches = self.ordered(split)
+        if not _on_tensorflow():
+            return batches
+        return _tensorflow_dataset(batches, 0, len(batches))
 
     def ordered(self, split):
         """`keras.utils.PyDataset` over a split in its order, not augmented."""
@@ -189,6 +175,53 @@ class Feed:
         if epoch is None:
             return images, labels
         return _mixed(self.recipe, images, labels, [self.seed, epoch, step])
+
+
+def _on_tensorflow():
+    import keras
+
+    return keras.backend.backend() == "tensorflow"
+
+
+def _tensorflow_dataset(batches, first, stop=None):
+    """The batches of a PyDataset from number `first` on, over all epochs.
+
+    Keras itself would make a generator of TensorFlow of a PyDataset, which
+    tunes itself.
+    """
+    tf = require("tensorflow", "tensorflow")
+    specs = [
+        tf.TensorSpec((None, *value.shape[1:]), value.dtype)
+        for value in batches[0]
+    ]
+
+    def batch(number):
+        epoch, i = divmod(int(number), len(batches))
+        if batches.epoch not in (None, epoch):
+            batches.begin(epoch)
+        return batches[i]
+
+    def tensors(number):
+        found = tf.numpy_function(
+            batch, [number], [spec.dtype for spec in specs]
+        )
+        return tuple(map(tf.ensure_shape, found, [s.shape for s in specs]))
+
+    numbers = tf.data.Dataset.range(first, stop or tf.int64.max)
+    return _not_tuned(numbers.map(tensors).prefetch(2))
+
+
+def _not_tuned(pipeline):
+    """A pipeline of TensorFlow whose iterators are freed at once.
+
+    With TensorFlow 2.21, whoever frees the iterator of a pipeline that tunes
+    itself may wait for the thread that does it, which sleeps for ever longer:
+    an epoch of 20 s was followed by a wait of 4 to 20 s.
+    """
+    tf = require("tensorflow", "tensorflow")
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return pipeline.with_options(options)
 
 
 def _mixed(recipe, images, labels, seed):
@@ -371,7 +404,7 @@ class _PipelineFeed(Feed):
                 # Keras on TensorFlow looks at the first batches beforehand.
                 if self.iterator is None or i < self.position:
                     pipeline = feed._pipeline(split, batch_size, self.epoch)
-                    self.iterator = pipeline.as_numpy_iterator()
+                    self.iterator = _not_tuned(pipeline).as_numpy_iterator()
                     self.position = 0
                 while True:
                     images, labels = feed._next(
@@ -418,7 +451,7 @@ class _TensorFlowFeed(_PipelineFeed):
 
         rows = tf.data.Dataset.from_tensor_slices(columns)
         images = rows.map(
-            prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+            prepare, num_parallel_calls=os.cpu_count(), deterministic=True
         )
         return images.batch(batch_size).prefetch(2)
 

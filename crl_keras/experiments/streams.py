@@ -5,6 +5,7 @@ Nothing heavy is imported before a function needs it.
 
 import hashlib
 import importlib
+import os
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
@@ -207,9 +208,9 @@ class TfdsSet:
             return pixels, tf.cast(sample[label], tf.int32)
 
         samples = samples.map(
-            prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+            prepare, num_parallel_calls=os.cpu_count(), deterministic=True
         )
-        return samples.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+        return samples.batch(batch_size).prefetch(2)
 
     def _box_in_pixels(self, sample):
         """`x0, y0, x1, y1`; the whole image where a sequence has no box."""

@@ -202,7 +202,7 @@ def _run(config, dataset, folder, options, on_epoch):
                 **feed.for_fit(len(history)),
                 epochs=config.recipe.epochs,
                 initial_epoch=len(history),
-                validation_data=feed.ordered("test"),
+                validation_data=feed.for_predict("test"),
                 shuffle=False,  # The batches bring their own order.
                 callbacks=[recorder, *_keras_callbacks(folder, options)],
                 verbose=0,
@@ -353,9 +353,9 @@ def _keras_callbacks(folder, options):
 
 def _logits(model, feed):
     """Logits of the test set, and of what was held out."""
-    logits = {"test": _predicted(model, feed.ordered("test"))}
+    logits = {"test": _predicted(model, feed.for_predict("test"))}
     if feed.size("held_out"):
-        logits["held_out"] = _predicted(model, feed.ordered("held_out"))
+        logits["held_out"] = _predicted(model, feed.for_predict("held_out"))
         logits["held_out_labels"] = feed.labels("held_out")
     return logits
 

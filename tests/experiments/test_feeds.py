@@ -238,7 +238,7 @@ def test_fit_reads_every_kind(files):
             if first is None:
                 model.fit(
                     **feed.for_fit(2),
-                    validation_data=feed.ordered("test"),
+                    validation_data=feed.for_predict("test"),
                     epochs=3,
                     shuffle=False,
                     verbose=0,
@@ -251,6 +251,48 @@ def test_fit_reads_every_kind(files):
         # Keras ends an epoch before the first.
         for a, b in zip(trained(None), trained(3), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_what_keras_reads_of_a_split_is_the_split(files):
+    for reader in ("pillow", "tf.data"):
+        feed = make_feed(files, recipe(), reader=reader)
+        model = one_layer(feed)
+        # Again and again, as `fit` does.
+        batches = feed.for_predict("test")
+        images, labels = map(
+            np.concatenate, zip(*feed.ordered("test"), strict=True)
+        )
+        for _ in range(2):
+            np.testing.assert_allclose(
+                model.predict(batches, verbose=0),
+                model.predict(images, verbose=0),
+                rtol=1e-4,
+                atol=1e-6,
+            )
+        np.testing.assert_allclose(
+            model.evaluate(batches, verbose=0),
+            model.evaluate(images, labels, verbose=0),
+            rtol=1e-4,
+        )
+
+
+def test_no_pipeline_tunes_itself(files, monkeypatch):
+    """Or an epoch may be followed by a wait of up to its own length."""
+    import tensorflow as tf
+
+    tuned, iterator = [], tf.data.Dataset.as_numpy_iterator
+
+    def look(self):
+        tuned.append(self.options().autotune.enabled)
+        return iterator(self)
+
+    monkeypatch.setattr(tf.data.Dataset, "as_numpy_iterator", look)
+    feed = make_feed(files, recipe(), reader="tf.data")
+    epochs(feed.training())
+    assert tuned == [False]
+    if keras.backend.backend() == "tensorflow":
+        for pipeline in (feed.for_fit()["x"], feed.for_predict("test")):
+            assert pipeline.options().autotune.enabled is False
 
 
 def test_fit_reads_no_batch_for_nothing():
