@@ -19,6 +19,8 @@ from numbers import Integral
 
 import numpy as np
 
+from crl_keras.experiments._optional import require
+
 # Differences of such logits cannot overflow, at any temperature below.
 LARGEST_LOGIT = 1e100
 TEMPERATURES = (1e-3, 1e3)
@@ -378,7 +380,7 @@ def fit_temperature(logits, labels):
     >>> round(fit_temperature(logits, [0, 0, 0, 1]), 4)
     1.8205
     """
-    optimize = _scipy_optimize()
+    optimize = require("scipy.optimize")
     logits, labels = _checked(logits, labels)
 
     def nll(log_temperature):
@@ -391,17 +393,6 @@ def fit_temperature(logits, labels):
     # The search stays inside its bounds, and stops anywhere on a flat stretch:
     # of equally good temperatures the first of these is the one to name.
     return math.exp(min((0.0, low, high, found), key=nll))
-
-
-def _scipy_optimize():
-    try:
-        from scipy import optimize
-    except ImportError as error:
-        raise ImportError(
-            "Temperature scaling needs SciPy: "
-            'pip install "crl_keras[experiments]"'
-        ) from error
-    return optimize
 
 
 def _checked(logits, labels):

@@ -216,6 +216,10 @@ def hold_out(dataset, fraction):
 
     Of Adience whole people, of a `TfdsSet` the last images, of other sets a
     stratified part; see the functions that do it.
+
+    Raises:
+        ValueError: For a fraction that leaves a part empty, or any of Adience
+            from TensorFlow Datasets, which does not say who is in an image.
     """
     if isinstance(dataset, TfdsSet):
         if fraction and dataset.name.startswith("adience"):

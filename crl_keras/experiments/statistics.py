@@ -19,6 +19,8 @@ from numbers import Real
 
 import numpy as np
 
+from crl_keras.experiments._optional import require
+
 LEVEL = 0.95
 TAIL = (1.0 - LEVEL) / 2.0
 
@@ -218,7 +220,7 @@ def summarise(values):
     >>> [round(limit, 4) for limit in summary.ci_t]
     [1.0368, 4.9632]
     """
-    stats = _scipy_stats()
+    stats = require("scipy.stats")
     values = _checked_values("values", values)
     n = len(values)
     mean = _mean(values)
@@ -268,7 +270,7 @@ def paired_t_test(a, b):
     >>> test.mean_difference, round(test.t, 4), test.df, round(test.p, 4)
     (1.5, 2.3238, 3, 0.1027)
     """
-    stats = _scipy_stats()
+    stats = require("scipy.stats")
     differences, rounding = _differences(a, b)
     n = len(differences)
     mean = _mean(differences)
@@ -316,7 +318,7 @@ def wilcoxon_signed_rank(a, b):
     >>> test.w_plus, test.p, test.smallest_p
     (21.0, 0.03125, 0.03125)
     """
-    stats = _scipy_stats()
+    stats = require("scipy.stats")
     differences, rounding = _differences(a, b)
     n = len(differences)
     if n == 0:
@@ -371,7 +373,7 @@ def paired_effect_size(a, b):
     >>> [round(limit, 3) for limit in size.ci]
     [-0.201, 2.438]
     """
-    stats = _scipy_stats()
+    stats = require("scipy.stats")
     differences, rounding = _differences(a, b)
     n = len(differences)
     std = _std(differences, rounding)
@@ -455,7 +457,7 @@ def seeds_for_power(effect_size, power=0.8, alpha=0.05):
     >>> seeds_for_power(0.5), seeds_for_power(0.0)
     (34, inf)
     """
-    stats = _scipy_stats()
+    stats = require("scipy.stats")
     effect_size = _checked_number("effect_size", effect_size, -LARGEST, LARGEST)
     alpha = _checked_number("alpha", alpha, 1e-10, 0.5)
     power = _checked_number("power", power, alpha, 0.9999)
@@ -509,7 +511,7 @@ def mcnemar(correct_a, correct_b):
     >>> test.only_a, test.only_b, test.p
     (6, 1, 0.125)
     """
-    stats = _scipy_stats()
+    stats = require("scipy.stats")
     correct_a = _checked_flags("correct_a", correct_a)
     correct_b = _checked_flags("correct_b", correct_b)
     _check_same_length("correct_a", correct_a, "correct_b", correct_b)
@@ -561,7 +563,7 @@ def t_test_from_summary(mean_a, std_a, n_a, mean_b, std_b, n_b):
     >>> round(test.t, 2), test.df, round(test.p, 4)
     (3.03, 18.0, 0.0072)
     """
-    stats = _scipy_stats()
+    stats = require("scipy.stats")
     difference = _mean_difference(mean_a, mean_b)
     n_a, n_b = _checked_count("n_a", n_a), _checked_count("n_b", n_b)
     note = _few_values(n_a, n_b)
@@ -609,7 +611,7 @@ def welch_t_from_summary(mean_a, std_a, n_a, mean_b, std_b, n_b):
     >>> round(test.t, 2), round(test.df, 2), round(test.p, 4)
     (3.03, 16.29, 0.0078)
     """
-    stats = _scipy_stats()
+    stats = require("scipy.stats")
     difference = _mean_difference(mean_a, mean_b)
     n_a, n_b = _checked_count("n_a", n_a), _checked_count("n_b", n_b)
     note = _few_values(n_a, n_b)
@@ -663,7 +665,7 @@ def correlation_needed(mean_a, std_a, mean_b, std_b, n, p):
     >>> round(needed.correlation, 2)
     0.59
     """
-    stats = _scipy_stats()
+    stats = require("scipy.stats")
     p = _checked_number("p", p, 1e-30, math.nextafter(1.0, 0.0))
     difference = _mean_difference(mean_a, mean_b)
     n = _checked_count("n", n)
@@ -690,17 +692,6 @@ def correlation_needed(mean_a, std_a, mean_b, std_b, n, p):
     if note:
         return CorrelationNeeded(None, std, t, n - 1, note)
     return CorrelationNeeded(correlation, std, t, n - 1, "")
-
-
-def _scipy_stats():
-    try:
-        from scipy import stats
-    except ImportError as error:
-        raise ImportError(
-            "The statistics of runs need SciPy: "
-            'pip install "crl_keras[experiments]"'
-        ) from error
-    return stats
 
 
 def _checked_values(name, values):
@@ -918,8 +909,7 @@ def _hedges_correction(df):
 
 def _noncentrality_interval(stats, t, df):
     """The noncentralities for which `t` is between the outer 2.5 %."""
-    from scipy import optimize
-
+    optimize = require("scipy.optimize")
     # Of larger t SciPy's noncentral t is NaN. There the limits grow with t.
     magnitude = min(abs(t), 1e4)
     scale = max(1.0, abs(t) / 1e4)

@@ -393,8 +393,8 @@ def test_temperature_of_logits_that_say_nothing_is_1():
 
 
 def test_temperature_without_scipy_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "scipy", None)
-    with pytest.raises(ImportError, match=r'install "crl_keras\[experiments\]'):
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    with pytest.raises(ImportError, match=r'install "crl-keras\[experiments\]'):
         scores.fit_temperature(LOGITS, LABELS)
     assert scores.accuracy(LOGITS, LABELS) == 0.5
 

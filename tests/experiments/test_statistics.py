@@ -757,11 +757,11 @@ def test_no_nan_and_no_warning_at_any_scale(scale, n):
     ],
 )
 def test_without_scipy_the_extra_is_named(monkeypatch, call):
-    monkeypatch.setitem(sys.modules, "scipy", None)
-    with pytest.raises(ImportError, match=r'install "crl_keras\[experiments\]'):
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    with pytest.raises(ImportError, match=r'install "crl-keras\[experiments\]'):
         call()
 
 
 def test_holm_needs_no_scipy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
     assert statistics.holm([0.5]) == [0.5]
