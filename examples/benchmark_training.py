@@ -30,6 +30,8 @@ import sys
 import tempfile
 import time
 
+import _backend  # noqa: F401  Before Keras is imported.
+
 
 def make_images(folder, count=256, copies=12):
     """JPEGs that take as long to decode as photographs of their size.
@@ -391,8 +393,6 @@ def parse_arguments():
 
 def main():
     arguments = parse_arguments()
-    if arguments.backend:
-        os.environ["KERAS_BACKEND"] = arguments.backend
     import keras
 
     from crl_keras.experiments.config import RunConfig

@@ -11,6 +11,8 @@ done are skipped and a killed one goes on from its last epoch, so the same
 command can be given again at any time.
 """
 
+import _backend  # noqa: F401  Before Keras is imported.
+
 from crl_keras.experiments.command_line import compare_parser
 from crl_keras.experiments.command_line import run
 

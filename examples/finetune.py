@@ -9,6 +9,8 @@ The folder has one folder of images a class, maybe below train and test. All
 else is as in examples/finetune_cub.py.
 """
 
+import _backend  # noqa: F401  Before Keras is imported.
+
 from crl_keras.experiments.command_line import finetune_parser
 from crl_keras.experiments.command_line import run
 

@@ -10,6 +10,8 @@ and 1-off accuracy as mean and deviation over the folds; losses are compared by
 pairs of the same fold and seed. All else is as in examples/finetune_cub.py.
 """
 
+import _backend  # noqa: F401  Before Keras is imported.
+
 from crl_keras.experiments.command_line import finetune_parser
 from crl_keras.experiments.command_line import run
 

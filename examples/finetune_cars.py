@@ -9,6 +9,8 @@ The folder may have any of the layouts that are in use, see docs/data.md. All
 else is as in examples/finetune_cub.py.
 """
 
+import _backend  # noqa: F401  Before Keras is imported.
+
 from crl_keras.experiments.command_line import finetune_parser
 from crl_keras.experiments.command_line import run
 

@@ -12,6 +12,8 @@ of the birds in a photo see examples/predict.py; for how to get the data set,
 docs/data.md. Needs KerasCV, and a GPU: use KERAS_BACKEND to choose the backend.
 """
 
+import _backend  # noqa: F401  Before Keras is imported.
+
 from crl_keras.experiments.command_line import finetune_parser
 from crl_keras.experiments.command_line import run
 

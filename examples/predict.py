@@ -13,6 +13,8 @@ docs/calibration.md).
 import argparse
 import sys
 
+import _backend  # noqa: F401  Before Keras is imported.
+
 
 def main():
     parser = argparse.ArgumentParser(

@@ -15,6 +15,8 @@ common. docs/reproduction.md has the rest.
 import os
 import sys
 
+import _backend  # noqa: F401  Before Keras is imported.
+
 # A report needs no backend: the package leaves its losses out, and Keras.
 if "--report" in sys.argv:
     os.environ["CRL_KERAS_RECORDS_ONLY"] = "1"

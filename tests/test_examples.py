@@ -1,11 +1,13 @@
 """The examples as a user runs them: as commands, from their folder."""
 
+import importlib.util
 import json
 import os
 import pathlib
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -123,6 +125,40 @@ def test_where_the_time_of_training_goes(tmp_path):
 
 
 @pytest.mark.once
+def test_the_backend_of_a_script(tmp_path):
+    """What is asked for, else what there is."""
+    other = "torch" if keras.backend.backend() == "jax" else "jax"
+    asked = [*SMALL, "--seeds", "1", "--epochs", "1", "--backend", other]
+    run("compare_losses.py", *asked, "--losses", "ce", cwd=tmp_path)
+    (record,) = read_records(tmp_path / "runs" / "digits-mlp")
+    assert record.config.backend == other
+
+    spec = importlib.util.spec_from_file_location(
+        "_backend", EXAMPLES / "_backend.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_BACKEND", keras.backend.backend())
+        spec.loader.exec_module(module)
+    home = {"KERAS_HOME": str(tmp_path)}
+
+    def chosen(argv=(), installed=("jax", "torch"), **environment):
+        return module.choose(
+            argv, {**home, **environment}, installed.__contains__
+        )
+
+    assert chosen(["--backend", "torch"], KERAS_BACKEND="jax") == "torch"
+    assert chosen(["--backend=torch", "--list"]) == "torch"
+    assert chosen(KERAS_BACKEND="tensorflow") == "tensorflow"
+    assert chosen() == "jax"  # Keras would take TensorFlow.
+    assert chosen(installed=("tensorflow", "jax")) == "tensorflow"
+    assert chosen(installed=()) == "tensorflow"  # Keras says what is missing.
+    (tmp_path / "keras.json").write_text('{"backend": "torch"}')
+    assert chosen() == "torch"
+    assert chosen(installed=("jax",)) == "jax"
+
+
+@pytest.mark.once
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -130,6 +166,7 @@ def test_where_the_time_of_training_goes(tmp_path):
         (["--network", "vgg99"], "Unknown network"),
         (["--recipe", "none"], "Unknown recipe"),
         (["--dataset", "folder:nowhere"], "nowhere"),
+        (["--backend", "theano"], "invalid choice: 'theano'"),
         (["--learning-rates", "-1"], "`learning_rate` must be > 0"),
     ],
 )

@@ -1,7 +1,6 @@
 """The arguments of the example scripts, and what becomes of them."""
 
 import argparse
-import os
 import pathlib
 import sys
 
@@ -83,10 +82,10 @@ def run(parser, name):
     Ends the process with a message for what the user can mend.
     """
     arguments = parser.parse_args()
-    use_backend(arguments.backend)
     from crl_keras.experiments.report import write_report
 
     try:
+        require_backend(arguments.backend)
         plan = make_plan(arguments)
         if arguments.list:
             return _print_plan(plan)
@@ -97,16 +96,16 @@ def run(parser, name):
         sys.exit(f"{name}: {error}")
 
 
-def use_backend(backend):
-    """Starts the script again if Keras has come up on another backend.
-
-    It did so when this package was imported, and cannot change.
-    """
+def require_backend(backend):
+    """Raises ValueError if Keras has not come up on the backend asked for."""
     import keras
 
     if backend and backend != keras.backend.backend():
-        os.environ["KERAS_BACKEND"] = backend
-        os.execv(sys.executable, [sys.executable, *sys.argv])
+        raise ValueError(
+            f"Expected Keras to be on {backend}, as --backend says. It is on "
+            f"{keras.backend.backend()} since it was imported: set "
+            f"KERAS_BACKEND={backend} before"
+        )
 
 
 def make_plan(arguments):

@@ -9,8 +9,8 @@ from crl_keras.experiments import costs
 from crl_keras.experiments.command_line import add_devices
 from crl_keras.experiments.command_line import add_records
 from crl_keras.experiments.command_line import new_parser
+from crl_keras.experiments.command_line import require_backend
 from crl_keras.experiments.command_line import run_plan
-from crl_keras.experiments.command_line import use_backend
 from crl_keras.experiments.comparison import counted
 from crl_keras.experiments.config import loss_label
 from crl_keras.experiments.paper import FIGURES
@@ -153,7 +153,7 @@ def _run(arguments):
         return _print_costs(arguments, protocol)
     if arguments.report:
         return _report(names, protocol, arguments)
-    use_backend(arguments.backend)
+    require_backend(arguments.backend)
     if "measure" in arguments.what:
         return _measure(arguments)
     plan = make_paper_plan(names, protocol, arguments)
