@@ -5,6 +5,7 @@ from keras import ops
 
 from crl_keras.losses import _validation
 from crl_keras.losses import large_margin
+from crl_keras.losses._forms import at_least_float32
 
 
 @keras.saving.register_keras_serializable(package="crl_keras")
@@ -130,6 +131,7 @@ class MarginDense(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.units = _validation.check_count("units", units, 2)
         self.margin = _validation.check_count("margin", margin, 1)
         self.base = _validation.check_at_least_0("base", base)
@@ -157,9 +159,12 @@ class MarginDense(keras.layers.Layer):
         )
 
     def call(self, features, training=False):
-        scores, norms = self.scores(features, self.kernel)
+        # Squares of 16-bit features overflow.
+        features, _ = at_least_float32(ops.convert_to_tensor(features))
+        kernel = ops.cast(self.kernel, features.dtype)
+        scores, norms = self.scores(features, kernel)
         if not training:
-            return scores
+            return ops.cast(scores, self.compute_dtype)
         self.step.assign_add(1)
         annealing = large_margin.annealed(
             self.step, self.base, self.gamma, self.power, self.minimum
@@ -168,7 +173,8 @@ class MarginDense(keras.layers.Layer):
         with_margin = large_margin.with_margin(
             scores, norms, self.margin, annealing
         )
-        return ops.concatenate([scores, with_margin], axis=-1)
+        both = ops.concatenate([scores, with_margin], axis=-1)
+        return ops.cast(both, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         """Outside of training, which is what a model announces."""
@@ -222,7 +228,7 @@ class LSoftmaxDense(MarginDense):
         kernel_initializer: Defaults to `"glorot_uniform"`.
         kernel_regularizer: Defaults to `None`.
         **kwargs: Those of `keras.layers.Layer`: `name`, `dtype`. Under a mixed
-            policy, give `dtype="float32"`.
+            policy, `dtype="float32"` keeps the digits of the scores.
 
     The schedule is that of the authors' MNIST example at `m = 4`: `lambda` is
     421 at step 1,000, 16 at 5,000 and 0.4 at 10,000. In a shorter or longer
@@ -306,7 +312,7 @@ class ASoftmaxDense(MarginDense):
         kernel_initializer: Defaults to `"glorot_uniform"`.
         kernel_regularizer: Defaults to `None`.
         **kwargs: Those of `keras.layers.Layer`: `name`, `dtype`. Under a mixed
-            policy, give `dtype="float32"`.
+            policy, `dtype="float32"` keeps the digits of the scores.
 
     The schedule is that of the authors' sphereface_model.prototxt, of 28,000
     steps: `lambda` is 77 at step 100, 8.3 at 1,000 and 5 from 1,659 on.

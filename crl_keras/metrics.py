@@ -29,7 +29,8 @@ def _within(y_true, y_pred, k):
 
 def _refuse_one_hot(y_true, y_pred):
     shape = static_shape(y_true)
-    if shape is not None and fits(shape, tuple(y_pred.shape)):
+    # Of an unknown size it may be the 1 of `(N, 1)`.
+    if shape and shape[-1] is not None and fits(shape, tuple(y_pred.shape)):
         raise ValueError(
             "`y_true` must hold integer labels, one a sample: of one-hot "
             f"labels take the argmax. Received: y_true.shape={shape}, "

@@ -14,6 +14,9 @@ def dense_cross_entropy(y_true, y_pred, from_logits, axis):
     """`-sum_k y_k log p_k` along `axis`, as Keras computes it."""
     if from_logits and keras.backend.backend() == "jax":
         shifted, log_partition, _ = _shift(y_pred, axis)
+        # The sum is 1 but for rows that are no distribution, such as the
+        # zeros that mark padding. To them we do what Keras does.
+        log_partition = ops.sum(y_true, axis=axis) * log_partition
         return log_partition - ops.sum(y_true * shifted, axis=axis)
     return ops.categorical_crossentropy(
         y_true, y_pred, from_logits=from_logits, axis=axis
@@ -70,7 +73,8 @@ def dense_margin(y_true, logits, axis):
     """
     # At most one class has more than half; if none has, the cross-entropy is
     # at least log(2) and any reference will do.
-    is_label = ops.greater(y_true, 0.5)
+    total = ops.sum(y_true, axis=axis)
+    is_label = ops.greater(y_true, 0.5 * ops.expand_dims(total, axis))
     has_label = ops.any(is_label, axis=axis)
     logit = ops.sum(ops.where(is_label, logits, 0.0), axis=axis)
     largest = ops.stop_gradient(ops.max(logits, axis=axis))
@@ -79,8 +83,10 @@ def dense_margin(y_true, logits, axis):
     competing = ops.where(is_label, -float("inf"), difference)
     margin = _logsumexp(competing, axis)
     rest = -ops.sum(y_true * difference, axis=axis)
-    cross_entropy = ops.where(has_label, ops.softplus(margin), margin) + rest
-    is_hard = ops.logical_and(has_label, ops.equal(rest, 0.0))
+    log_partition = ops.where(has_label, ops.softplus(margin), margin)
+    cross_entropy = total * log_partition + rest
+    is_hard = ops.logical_and(ops.equal(total, 1.0), ops.equal(rest, 0.0))
+    is_hard = ops.logical_and(is_hard, has_label)
     return cross_entropy, margin, is_hard
 
 
@@ -116,7 +122,7 @@ def _logsumexp(x, axis):
 def one_hot(labels, logits, axis):
     """True where a class is the label; all False for one that names none."""
     shape = [1] * len(logits.shape)
-    shape[axis] = logits.shape[axis]
-    classes = ops.arange(logits.shape[axis], dtype=labels.dtype)
+    shape[axis] = ops.shape(logits)[axis]
+    classes = ops.arange(shape[axis], dtype=labels.dtype)
     classes = ops.reshape(classes, shape)
     return ops.equal(classes, ops.expand_dims(labels, axis))

@@ -24,14 +24,14 @@ def dense_losses(function, y_true, y_pred, label_smoothing, axis, twin):
     y_true = ops.convert_to_tensor(y_true)
     axis = _validation.class_axis(y_pred, axis)
     _validation.check_dense_labels(y_true, y_pred, axis, twin, label_smoothing)
-    dtype = y_pred.dtype
-    y_pred = at_least_float32(y_pred)
+    y_pred, dtype = at_least_float32(y_pred)
     y_true = ops.cast(y_true, y_pred.dtype)
     if label_smoothing:
-        y_true = y_true * (1.0 - label_smoothing) + (
-            label_smoothing / y_pred.shape[axis]
-        )
-    return ops.cast(function(y_true, y_pred, axis), dtype)
+        classes = y_pred.shape[axis]
+        if classes is None:
+            classes = ops.cast(ops.shape(y_pred)[axis], y_pred.dtype)
+        y_true = y_true * (1.0 - label_smoothing) + label_smoothing / classes
+    return ops.cast(_of_any(function, y_true, y_pred, axis), dtype)
 
 
 def sparse_losses(function, y_true, y_pred, ignore_class, axis, twin):
@@ -45,15 +45,14 @@ def sparse_losses(function, y_true, y_pred, ignore_class, axis, twin):
     y_pred = ops.convert_to_tensor(y_pred)
     axis = _validation.class_axis(y_pred, axis)
     labels = _validation.integer_labels(y_true, y_pred, axis, twin)
-    dtype = y_pred.dtype
-    y_pred = at_least_float32(y_pred)
+    y_pred, dtype = at_least_float32(y_pred)
     if ignore_class is not None:
         ignored = ops.equal(labels, ignore_class)
         labels = ops.where(ignored, 0, labels)
         # Not only the loss: an infinite logit would make 0 * inf = NaN of the
         # gradient.
         y_pred = ops.where(ops.expand_dims(ignored, axis), 0.5, y_pred)
-    losses = function(labels, y_pred, axis)
+    losses = _of_any(function, labels, y_pred, axis)
     if ignore_class is not None:
         losses = ops.where(ignored, 0.0, losses)
     return ops.cast(losses, dtype)
@@ -85,8 +84,16 @@ def sparse_cross_entropies(phi, from_logits):
     return function
 
 
-def at_least_float32(y_pred):
-    dtype = keras.backend.standardize_dtype(y_pred.dtype)
-    if dtype in ("float16", "bfloat16"):
-        return ops.cast(y_pred, "float32")
-    return y_pred
+def at_least_float32(x):
+    """`x` as it is computed with, and the dtype that the result has."""
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if not keras.backend.is_float_dtype(dtype):
+        dtype = "float32"
+    return ops.cast(x, "float64" if dtype == "float64" else "float32"), dtype
+
+
+def _of_any(function, y_true, y_pred, axis):
+    """`function`, of an empty batch too, whose maximum no backend knows."""
+    if 0 in y_pred.shape:
+        return ops.sum(y_pred, axis=axis)
+    return function(y_true, y_pred, axis)

@@ -31,8 +31,10 @@ class PerSampleLoss(keras.losses.Loss):
 
     def __init__(self, reduction, name, dtype):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self._reduce = Reduction(reduction=reduction, dtype=dtype)
-        self._each = Reduction(reduction=None, dtype=dtype)
+        # Sums in 16 bits would overflow over the pixels of one image.
+        wide = "float64" if self.dtype == "float64" else "float32"
+        self._reduce = Reduction(reduction=reduction, dtype=wide)
+        self._each = Reduction(reduction=None, dtype=wide)
         self._config_dtype = None if dtype is None else self.dtype
 
     def __call__(
@@ -43,10 +45,13 @@ class PerSampleLoss(keras.losses.Loss):
             losses = self.call(y_true, predictions)
             kept = self.kept(y_true, predictions)
             if kept is not None and self.reduction in MEANS:
+                losses = ops.cast(losses, self._each.dtype)
                 losses *= self._share_kept(kept, y_pred, sample_weight)
             elif self._is_plain_mean(losses, y_pred, sample_weight):
                 return ops.mean(losses)
-            return self._reduce(losses, y_pred, sample_weight)
+            self._reduce.reduction = self.reduction  # As set by now.
+            losses = self._reduce(losses, y_pred, sample_weight)
+            return ops.cast(losses, self.dtype)
 
     def kept(self, y_true, y_pred):
         """True where a sample counts, or None where all do."""
@@ -56,7 +61,7 @@ class PerSampleLoss(keras.losses.Loss):
         """The factor from Keras's mean over all to the mean over the kept."""
         if self.reduction != "mean_with_sample_weight":
             sample_weight = None
-        kept = ops.cast(kept, self.dtype)
+        kept = ops.cast(kept, self._each.dtype)
         weights = self._each(ops.ones_like(kept), y_pred, sample_weight)
         return ops.divide_no_nan(ops.sum(weights), ops.sum(weights * kept))
 
@@ -83,7 +88,7 @@ class DenseLoss(PerSampleLoss):
         self, from_logits, label_smoothing, axis, reduction, name, dtype
     ):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
-        self.from_logits = from_logits
+        self.from_logits = _validation.check_from_logits(from_logits)
         self.label_smoothing = _validation.check_label_smoothing(
             label_smoothing
         )
@@ -106,7 +111,7 @@ class SparseLoss(PerSampleLoss):
 
     def __init__(self, from_logits, ignore_class, axis, reduction, name, dtype):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
-        self.from_logits = from_logits
+        self.from_logits = _validation.check_from_logits(from_logits)
         self.ignore_class = _validation.check_ignore_class(ignore_class)
         self.axis = _validation.check_axis(axis)
 

@@ -7,6 +7,7 @@ exception instead.
 """
 
 import math
+from numbers import Integral
 from numbers import Real
 
 import keras
@@ -80,12 +81,22 @@ def check_label_smoothing(label_smoothing):
 
 
 def check_axis(axis):
-    if isinstance(axis, bool) or not isinstance(axis, int):
+    if isinstance(axis, bool) or not isinstance(axis, Integral):
         raise TypeError(
             "`axis` must be an int. "
             f"Received: axis={axis!r} of type {type(axis).__name__}"
         )
-    return axis
+    return int(axis)
+
+
+def check_from_logits(from_logits):
+    # A number here is an argument of another loss, in the wrong place.
+    if from_logits not in (True, False):
+        raise TypeError(
+            "`from_logits` must be True or False. Received: "
+            f"from_logits={from_logits!r} of type {type(from_logits).__name__}"
+        )
+    return bool(from_logits)
 
 
 def check_ignore_class(ignore_class):
@@ -97,10 +108,12 @@ def check_ignore_class(ignore_class):
             f"ignore_class={ignore_class!r} of type "
             f"{type(ignore_class).__name__}"
         )
-    if int(ignore_class) != ignore_class:
+    # NO_CLASS itself is what labels become that are no integers.
+    in_range = NO_CLASS < ignore_class < 2**31
+    if not in_range or int(ignore_class) != ignore_class:
         raise ValueError(
-            "`ignore_class` must be an integer class id or None. "
-            f"Received: ignore_class={ignore_class}"
+            "`ignore_class` must be an integer class id, within 32 bits, or "
+            f"None. Received: ignore_class={ignore_class}"
         )
     return int(ignore_class)
 
@@ -114,7 +127,7 @@ def class_axis(y_pred, axis):
             f"Received: axis={axis}, y_pred.shape={tuple(y_pred.shape)}"
         )
     axis %= rank
-    if y_pred.shape[axis] == 1:
+    if y_pred.shape[axis] in (0, 1):
         raise ValueError(
             "`y_pred` must have at least 2 classes along `axis`: for a single "
             "sigmoid output, use two logits (0, x). "
@@ -197,6 +210,12 @@ def _to_integers(y_true):
     dtype = keras.backend.standardize_dtype(y_true.dtype)
     if dtype == "int64":
         return y_true
+    if dtype in ("uint32", "uint64"):
+        # int32 would make class 0 of 2**32, and JAX has no int64 by default.
+        if keras.backend.backend() != "jax":
+            return ops.cast(y_true, "int64")
+        fits_int32 = ops.less_equal(y_true, ops.cast(2**31 - 1, dtype))
+        return ops.where(fits_int32, ops.cast(y_true, "int32"), NO_CLASS)
     if not keras.backend.is_float_dtype(dtype):
         return ops.cast(y_true, "int32")
     labels = ops.cast(y_true, "int32")

@@ -46,7 +46,9 @@ def competing_ratio_loss(
 
     Args:
         y_true: One-hot or soft labels, of the shape of `y_pred`; a float,
-            integer or bool dtype. They sum to 1 along `axis`.
+            integer or bool dtype. They sum to 1 along `axis`; of others, such
+            as rows of zeros that are padding, the formula is computed all the
+            same: give them a `sample_weight` of 0.
         y_pred: Logits or probabilities, `(..., classes)`, or the classes along
             `axis`; at least 2 classes. 16-bit floats are computed in float32.
         alpha: Finite number >= 0, by default 1.5 as in the paper. For
@@ -92,10 +94,12 @@ def competing_ratio_loss(
         cross_entropy, margin, is_hard = _cross_entropy.dense_margin(
             y_true, y_pred, axis
         )
-        # The inner `where` keeps log(0) out of the gradient.
+        # The inner `where` keeps log(0) out of the gradient, and `maximum` that
+        # of a label of zeros: it is padding, and has a weight of 0.
         soft = ops.where(is_hard, 1.0, cross_entropy)
+        soft = ops.maximum(-ops.expm1(-soft), 1e-30)
         log_competing = ops.where(
-            is_hard, ops.log_sigmoid(margin), ops.log(-ops.expm1(-soft))
+            is_hard, ops.log_sigmoid(margin), ops.log(soft)
         )
         return _from_log_competing(cross_entropy, log_competing, alpha, beta)
 

@@ -68,7 +68,8 @@ def sparse_l_softmax_loss(
     Args:
         y_true: Class ids 0 to classes - 1, `(batch, ...)` or
             `(batch, ..., 1)`.
-        features: What enters the last layer, `(batch, ..., features)`.
+        features: What enters the last layer, `(batch, ..., features)`. 16-bit
+            floats are computed in float32.
         kernel: Weights of the last layer, `(features, classes)`; no bias.
         margin: Integer >= 1, by default 4, as the authors say for their
             results on CIFAR.
@@ -76,12 +77,13 @@ def sparse_l_softmax_loss(
             full margin.
 
     Returns:
-        The loss of each sample, `(batch, ...)`, >= 0; natural logarithm. Where
-        `x` or `W_c` is 0 it is finite, and so is its gradient.
+        The loss of each sample, `(batch, ...)`, >= 0, in the dtype of the
+        features; natural logarithm. Where `x` or `W_c` is 0 it is finite, and
+        so is its gradient.
 
     Raises:
-        TypeError, ValueError: If `margin` is no such integer, or the shapes
-            do not fit.
+        TypeError, ValueError: If `margin` is no such integer, `annealing` a
+            negative number, or the shapes do not fit.
 
     Example:
 
@@ -100,9 +102,9 @@ def sparse_l_softmax_loss(
         wy1iu/LargeMargin_Softmax_Loss. The paper on CRL compares with it and
         gives no margin.
     """
-    features, kernel = _convert(features, kernel)
-    scores, norms = l_softmax_scores(features, kernel)
-    return _with_margin_only(y_true, scores, norms, margin, annealing)
+    return _margin_losses(
+        l_softmax_scores, y_true, features, kernel, margin, annealing
+    )
 
 
 @keras.saving.register_keras_serializable(package="crl_keras")
@@ -131,19 +133,21 @@ def sparse_a_softmax_loss(
     Args:
         y_true: Class ids 0 to classes - 1, `(batch, ...)` or
             `(batch, ..., 1)`.
-        features: What enters the last layer, `(batch, ..., features)`.
+        features: What enters the last layer, `(batch, ..., features)`. 16-bit
+            floats are computed in float32.
         kernel: Weights of the last layer, `(features, classes)`; no bias.
         margin: Integer >= 1, by default 4 as in the authors' code.
         annealing: `lambda`, a number or scalar tensor >= 0, by default 0, the
             full margin; the authors never go below 5.
 
     Returns:
-        The loss of each sample, `(batch, ...)`, >= 0; natural logarithm. Where
-        `x` or `W_c` is 0 it is finite, and so is its gradient.
+        The loss of each sample, `(batch, ...)`, >= 0, in the dtype of the
+        features; natural logarithm. Where `x` or `W_c` is 0 it is finite, and
+        so is its gradient.
 
     Raises:
-        TypeError, ValueError: If `margin` is no such integer, or the shapes
-            do not fit.
+        TypeError, ValueError: If `margin` is no such integer, `annealing` a
+            negative number, or the shapes do not fit.
 
     Example:
 
@@ -157,9 +161,9 @@ def sparse_a_softmax_loss(
         Recognition", arXiv:1704.08063; annealing after wy1iu/sphereface. The
         paper on CRL compares with it and gives no margin.
     """
-    features, kernel = _convert(features, kernel)
-    scores, norms = a_softmax_scores(features, kernel)
-    return _with_margin_only(y_true, scores, norms, margin, annealing)
+    return _margin_losses(
+        a_softmax_scores, y_true, features, kernel, margin, annealing
+    )
 
 
 @keras.saving.register_keras_serializable(package="crl_keras")
@@ -267,17 +271,19 @@ def annealed(step, base, gamma, power, minimum):
     return ops.maximum(base * decay, minimum)
 
 
-def _convert(features, kernel):
-    features = ops.convert_to_tensor(features)
-    return features, ops.convert_to_tensor(kernel, dtype=features.dtype)
-
-
-def _with_margin_only(y_true, scores, norms, margin, annealing):
+def _margin_losses(function, y_true, features, kernel, margin, annealing):
     margin = _validation.check_count("margin", margin, 1)
+    if isinstance(annealing, (int, float)):
+        annealing = _validation.check_at_least_0("annealing", annealing)
+    features = ops.convert_to_tensor(features)
+    features, dtype = _forms.at_least_float32(features)
+    kernel = ops.convert_to_tensor(kernel, dtype=features.dtype)
+    scores, norms = function(features, kernel)
     wide = [scores, with_margin(scores, norms, margin, annealing)]
-    return sparse_margin_cross_entropy(
+    losses = sparse_margin_cross_entropy(
         y_true, ops.concatenate(wide, axis=-1), classes=scores.shape[-1]
     )
+    return ops.cast(losses, dtype)
 
 
 def _norm(x, axis):

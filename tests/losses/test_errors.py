@@ -51,6 +51,16 @@ def test_numpy_numbers_are_numbers():
     loss = crl_keras.CompetingRatioLoss(np.float32(1.5), np.int64(1))
     assert loss.get_config()["beta"] == 1.0
     assert type(loss.alpha) is float
+    assert type(crl_keras.CompetingRatioLoss(axis=np.int64(1)).axis) is int
+
+
+def test_from_logits():
+    """A number there is the argument of another loss."""
+    for cls in CLASSES:
+        for value in (0.1, "yes", None):
+            with pytest.raises(TypeError, match="`from_logits` must be True"):
+                cls(1.5, 1.0, value)
+        assert cls(from_logits=np.bool_(True)).from_logits is True
 
 
 def test_the_edges_of_the_range_are_admissible():
@@ -78,9 +88,11 @@ def test_label_smoothing_of_integer_labels():
         loss(LABELS, LOGITS)
 
 
-@pytest.mark.parametrize("value", [0.5, "0", True])
+@pytest.mark.parametrize(
+    "value", [0.5, "0", True, 2**31, -(2**31), float("nan"), float("inf")]
+)
 def test_ignore_class(value):
-    error = ValueError if value == 0.5 else TypeError
+    error = TypeError if value in ("0", True) else ValueError
     with pytest.raises(error, match="`ignore_class` must be an integer"):
         crl_keras.SparseCompetingRatioLoss(ignore_class=value)
 
@@ -142,6 +154,8 @@ def test_a_single_class():
     """Keras returns 0 for it, whatever the output."""
     with pytest.raises(ValueError, match="at least 2 classes.*two logits"):
         crl_keras.sparse_competing_ratio_loss(LABELS, LOGITS[:, :1])
+    with pytest.raises(ValueError, match="at least 2 classes.*two logits"):
+        crl_keras.sparse_competing_ratio_loss(LABELS, LOGITS[:, :0])
     with pytest.raises(ValueError, match="at least 2 classes.*two logits"):
         crl_keras.competing_ratio_loss(ONE_HOT[:, :1], LOGITS[:, :1])
 

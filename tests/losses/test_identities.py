@@ -1,5 +1,7 @@
 """What must hold whatever the numbers are."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from autodiff import value_and_gradient
 from keras import ops
 
 import crl_keras
+from crl_keras.losses.competing_ratio import _from_cross_entropy
 
 SETTINGS = [(1.5, 1.0), (1.0, 0.25), (0.0, 1.0), (0.02, 1.0), (1.5, -1.0)]
 RNG = np.random.default_rng(0)
@@ -121,12 +124,49 @@ def test_bounds():
 
 def test_with_alpha_1_a_confident_loss_keeps_its_relative_precision():
     """log1p and expm1: the loss tends to (1 + beta) ce, not to 0 or 1e-7."""
-    p = np.array([[1 - 1e-4, 1e-4]])
-    loss = crl_keras.sparse_competing_ratio_loss(
-        [0], np.log(p).astype("float64"), alpha=1.0, from_logits=True
+    ce = np.float32([1e-3, 1e-6, 1e-12])
+    loss = _from_cross_entropy(ops.convert_to_tensor(ce), 1.0, 1.0)
+    expected = ce + np.log1p(-np.expm1(-np.float64(ce)))
+    np.testing.assert_allclose(to_numpy(loss), expected, rtol=1e-6)
+
+
+NO_DISTRIBUTIONS = np.float32(
+    [[0, 0, 0], [1, 1, 0], [0, 2, 0], [0.6, 0, 0], [0.4, 0.3, 0], [1, 0, 0]]
+)
+
+
+@pytest.mark.parametrize("alpha, beta", [(1.5, 0.0), (1.5, 1.0), (0.02, 1.0)])
+def test_labels_that_are_no_distribution(alpha, beta):
+    """The formula of the docstring, and Keras's number where beta is 0."""
+    logits = LOGITS[: len(NO_DISTRIBUTIONS), :3]
+    log_p = np.float64(logits)
+    log_p = log_p - np.logaddexp.reduce(log_p, axis=1, keepdims=True)
+    ce = -np.sum(NO_DISTRIBUTIONS * log_p, axis=1)
+    expected = ce + beta * np.log(alpha + 1 - np.exp(-ce))
+    loss = functools.partial(
+        crl_keras.competing_ratio_loss,
+        NO_DISTRIBUTIONS,
+        alpha=alpha,
+        beta=beta,
+        from_logits=True,
     )
-    expected = -np.log(1 - 1e-4) + np.log(1 + 1e-4)
-    np.testing.assert_allclose(to_numpy(loss), expected, rtol=2e-3)
+    actual = to_numpy(loss(logits))
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+    if keras.backend.backend() != "tensorflow":  # Its kernel leaves sum(y) out.
+        _, gradient = value_and_gradient(loss, logits)
+        total = NO_DISTRIBUTIONS.sum(axis=1, keepdims=True)
+        slope = 1 + beta * np.exp(-ce) / (alpha + 1 - np.exp(-ce))
+        np.testing.assert_allclose(
+            gradient,
+            slope[:, None] * (total * np.exp(log_p) - NO_DISTRIBUTIONS),
+            rtol=1e-4,
+            atol=1e-5,
+        )
+    if not beta:
+        keras_own = keras.ops.categorical_crossentropy(
+            NO_DISTRIBUTIONS, logits, from_logits=True
+        )
+        np.testing.assert_allclose(actual, to_numpy(keras_own), rtol=1e-5)
 
 
 @pytest.mark.parametrize("alpha, beta", SETTINGS)

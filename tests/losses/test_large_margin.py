@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import reference
+from autodiff import assert_no_class
 from autodiff import compilers
 from autodiff import to_numpy
 from autodiff import value_and_gradient
@@ -406,17 +407,55 @@ def test_the_loss_compiles(way):
 
 
 def test_a_label_that_names_no_class_is_no_number():
-    for wide in (np.zeros((2, 3)), np.zeros((2, 6))):
-        try:
-            value = to_numpy(
-                losses.sparse_margin_cross_entropy(
-                    np.array([3, 1]), wide.astype("float32"), classes=3
-                )
+    for width in (3, 6):
+        found = assert_no_class(
+            lambda width=width: losses.sparse_margin_cross_entropy(
+                np.array([3, 1]), np.zeros((2, width), "float32"), classes=3
             )
-        except Exception as error:
-            assert "label" in str(error) or "out of bounds" in str(error)
-        else:
-            assert np.isnan(value[0]) and value[1] > 0
+        )
+        assert found is None or found[1] > 0
+
+
+@KINDS
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int32"])
+def test_other_dtypes_are_computed_in_float32(kind, dtype):
+    """Integers are no features to cut weights off to, and squares overflow."""
+    x, kernel = np.array([[300, 0], [0, 300]]), np.array([[0.6, 0], [0.8, 1]])
+    x = ops.cast(x, dtype)
+    expected = FUNCTIONS[kind]([0, 1], ops.cast(x, "float32"), kernel)
+    actual = FUNCTIONS[kind]([0, 1], x, kernel)
+    wanted = "float32" if dtype == "int32" else dtype
+    assert keras.backend.standardize_dtype(actual.dtype) == wanted
+    np.testing.assert_allclose(to_numpy(actual), to_numpy(expected), rtol=1e-2)
+    if dtype == "int32":
+        return
+    layer = LAYERS[kind](2, margin=3, dtype=dtype)
+    same = LAYERS[kind](2, margin=3)
+    layer.build((None, 2)), same.build((None, 2))
+    layer.kernel.assign(kernel), same.kernel.assign(kernel)
+    both = layer(x, training=True)
+    assert keras.backend.standardize_dtype(both.dtype) == dtype
+    np.testing.assert_allclose(
+        to_numpy(both), to_numpy(same(x, training=True)), rtol=1e-2
+    )
+
+
+@KINDS
+def test_a_mask_goes_through(kind):
+    """Steps that are padding do not count, in training either."""
+    layer = LAYERS[kind](3)
+    loss = losses.SparseMarginCrossEntropy(3)
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(2, 4, 5)).astype("float32")
+    labels = rng.integers(0, 3, (2, 4))
+    x[:, 2:] = -1
+    masked = keras.layers.Masking(-1.0)(x)
+    for training in (False, True):
+        kept = loss(labels[:, :2], layer(x[:, :2], training=training))
+        layer.step.assign(0)
+        actual = loss(labels, layer(masked, training=training))
+        layer.step.assign(0)
+        np.testing.assert_allclose(to_numpy(actual), to_numpy(kept), rtol=1e-5)
 
 
 @pytest.mark.once
@@ -437,6 +476,8 @@ def test_errors():
                 LAYERS[kind](**{**OTHER, name: value})
         with pytest.raises(ValueError, match="`margin` must be.*>= 1.*=0"):
             FUNCTIONS[kind](LABELS, X, KERNEL, margin=0)
+        with pytest.raises(ValueError, match="`annealing` must be >= 0.*=-1"):
+            FUNCTIONS[kind](LABELS, X, KERNEL, annealing=-1)
     with pytest.raises(ValueError, match="`classes` must be an integer >= 2"):
         losses.SparseMarginCrossEntropy(1)
     loss = losses.SparseMarginCrossEntropy(3)

@@ -1,8 +1,11 @@
 """Axes, ranks, label layouts, dtypes, masks, weights and reductions."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
+from autodiff import assert_no_class
 from autodiff import to_numpy
 from autodiff import value_and_gradient
 from keras import ops
@@ -23,6 +26,89 @@ def flat(alpha, **options):
         crl_keras.sparse_competing_ratio_loss(
             LABELS, LOGITS, alpha=alpha, from_logits=True, **options
         )
+    )
+
+
+@ALPHAS
+def test_integer_predictions_are_numbers(alpha):
+    """Not a dtype that the loss is cut off to."""
+    options = dict(alpha=alpha, from_logits=True)
+    logits = [[2, 0, -1], [0, 5, 1]]
+    for function, y_true in [
+        (crl_keras.sparse_competing_ratio_loss, [0, 2]),
+        (crl_keras.competing_ratio_loss, [[1, 0, 0], [0, 0.5, 0.5]]),
+    ]:
+        losses = function(y_true, np.array(logits), **options)
+        assert keras.backend.standardize_dtype(losses.dtype) == "float32"
+        np.testing.assert_allclose(
+            to_numpy(losses),
+            to_numpy(function(y_true, np.float32(logits), **options)),
+            rtol=1e-6,
+        )
+
+
+@ALPHAS
+@pytest.mark.parametrize("ignore_class", [None, 1])
+def test_no_samples(alpha, ignore_class):
+    y_pred = np.zeros((0, 3), "float32")
+    for from_logits in (True, False):
+        options = dict(alpha=alpha, from_logits=from_logits)
+        each = crl_keras.sparse_competing_ratio_loss(
+            np.zeros(0, int), y_pred, ignore_class=ignore_class, **options
+        )
+        assert tuple(each.shape) == (0,)
+        each = crl_keras.competing_ratio_loss(y_pred, y_pred, **options)
+        assert tuple(each.shape) == (0,)
+
+
+@ALPHAS
+def test_unsigned_labels_do_not_wrap_around(alpha):
+    """To class 0, or to the -1 that is ignored."""
+    # JAX makes 0 of 2**32 before we see it; PyTorch has no uint64.
+    dtype, labels_beyond = "uint32", [2**32 - 1]
+    if keras.backend.backend() == "tensorflow":
+        dtype, labels_beyond = "uint64", [2**32 - 1, 2**32]
+    for label in labels_beyond:
+        labels = ops.convert_to_tensor(np.array([label, 2], dtype))
+        for ignore_class in (None, -1):
+            options = dict(ignore_class=ignore_class, from_logits=True)
+            loss = functools.partial(
+                crl_keras.sparse_competing_ratio_loss, alpha=alpha, **options
+            )
+            expected = float(loss([2], LOGITS[1:2])[0])
+            found = assert_no_class(
+                lambda loss=loss, y=labels: loss(y, LOGITS[:2])
+            )
+            if found is None:
+                found = to_numpy(loss(labels[1:], LOGITS[1:2]))
+            np.testing.assert_allclose(found[-1], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("ignore_class", [None, 1])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_mean_in_float16_over_many_pixels(ignore_class, weighted):
+    """Their sum, and their number, are beyond the largest float16, 65,504."""
+    labels = np.tile(LABELS, 2500)[:90_000].reshape(1, 300, 300)
+    logits = np.tile(LOGITS, (2500, 1))[:90_000].reshape(1, 300, 300, 3)
+    weight = np.full((1, 300, 300), 2, "float32") if weighted else None
+    losses = {
+        dtype: crl_keras.SparseCompetingRatioLoss(
+            from_logits=True, ignore_class=ignore_class, dtype=dtype
+        )(labels, logits, weight)
+        for dtype in ("float16", "float32")
+    }
+    assert keras.backend.standardize_dtype(losses["float16"].dtype) == "float16"
+    np.testing.assert_allclose(
+        float(losses["float16"]), float(losses["float32"]), rtol=3e-3
+    )
+
+
+def test_a_reduction_that_is_changed_later():
+    loss = crl_keras.SparseCompetingRatioLoss(from_logits=True)
+    mean = float(loss(LABELS, LOGITS))
+    loss.reduction = "sum"
+    np.testing.assert_allclose(
+        float(loss(LABELS, LOGITS)), mean * len(LABELS), rtol=1e-5
     )
 
 

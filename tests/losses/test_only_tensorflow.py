@@ -14,6 +14,7 @@ from test_compiled import make_model
 import crl_keras
 from crl_keras import layers
 from crl_keras import losses
+from crl_keras.metrics import _within
 
 
 def test_unknown_batch_size_and_label_rank():
@@ -33,6 +34,37 @@ def test_unknown_batch_size_and_label_rank():
         np.testing.assert_allclose(
             to_numpy(unknown(labels, LOGITS)), expected, rtol=1e-6
         )
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.5])
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_unknown_number_of_classes(alpha, from_logits):
+    x = LOGITS if from_logits else to_numpy(tf.nn.softmax(LOGITS))
+    x = x.astype("float32")
+    options = dict(alpha=alpha, from_logits=from_logits)
+    dense = crl_keras.CompetingRatioLoss(**options, label_smoothing=0.1)
+    sparse = crl_keras.SparseCompetingRatioLoss(**options)
+    one_hot = np.eye(5, dtype="float32")[LABELS]
+    unknown = tf.TensorSpec([None, None], tf.float32)
+    for loss, y_true, spec in [
+        (dense, one_hot, unknown),
+        (sparse, LABELS, tf.TensorSpec([None], LABELS.dtype)),
+    ]:
+        traced = tf.function(loss, input_signature=[spec, unknown])
+        np.testing.assert_allclose(
+            to_numpy(traced(y_true, x)), to_numpy(loss(y_true, x)), rtol=1e-6
+        )
+
+
+def test_one_off_accuracy_of_labels_of_unknown_width():
+    unknown = [tf.TensorSpec([None, None], tf.int32)]
+    traced = tf.function(
+        lambda y_true, y_pred: _within(y_true, y_pred, k=0),
+        input_signature=[*unknown, tf.TensorSpec([None, 5], tf.float32)],
+    )
+    expected = LOGITS.argmax(axis=1) == LABELS
+    found = traced(np.int32(LABELS)[:, None], np.float32(LOGITS))
+    np.testing.assert_array_equal(to_numpy(found), expected)
 
 
 @pytest.mark.parametrize("form", ["dense", "sparse", "margin"])
