@@ -336,7 +336,7 @@ def _fold_rows(root, fold):
             f"Expected fold_{fold}_data.txt in {root} or its folder 'folds': "
             f"each of the five is needed, to test or to train. {SOURCE}."
         )
-    head, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+    head, *lines = path.read_text(encoding="utf-8-sig").splitlines() or [""]
     columns = head.split("\t")
     missing = [name for name in _Row._fields if name not in columns]
     if missing:

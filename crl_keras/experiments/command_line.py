@@ -1,6 +1,8 @@
 """The arguments of the example scripts, and what becomes of them."""
 
 import argparse
+import contextlib
+import os
 import pathlib
 import sys
 
@@ -84,7 +86,7 @@ def run(parser, name):
     arguments = parser.parse_args()
     from crl_keras.experiments.report import write_report
 
-    try:
+    with errors_end_script(name):
         require_backend(arguments.backend)
         plan = make_plan(arguments)
         if arguments.list:
@@ -92,7 +94,22 @@ def run(parser, name):
         run_plan(plan, arguments.workers, arguments.ray)
         print()
         write_report(plan.output, baseline=arguments.baseline or "ce")
-    except (ValueError, OSError, ImportError, NotImplementedError) as error:
+
+
+@contextlib.contextmanager
+def errors_end_script(name):
+    """Ends the process with a message for what the user can mend."""
+    from crl_keras.experiments.sweep import WorkerError
+
+    try:
+        yield
+    except (
+        ValueError,
+        OSError,
+        ImportError,
+        NotImplementedError,
+        WorkerError,
+    ) as error:
         sys.exit(f"{name}: {error}")
 
 
@@ -122,6 +139,11 @@ def make_plan(arguments):
     from crl_keras.experiments.training import Options
 
     dataset, network = arguments.dataset, arguments.backbone_of(arguments)
+    if dataset.startswith("folder:"):
+        # Another spelling of the path makes no other runs.
+        path = dataset.removeprefix("folder:")
+        dataset = f"folder:{os.path.normpath(path)}"
+    _check_arguments(arguments, network)
     weights = "none"
     if "/" in network:
         weights = arguments.weights or "imagenet"
@@ -138,6 +160,12 @@ def make_plan(arguments):
         for rate in arguments.learning_rates
     ]
     resized = recipes[0].image_size is not None
+    if arguments.crop and not resized:
+        raise ValueError(
+            "--crop is for images that are brought to a size, by --image-size. "
+            f"Received: --crop {arguments.crop} for {dataset}, whose images "
+            "stay as they are"
+        )
     first = arguments.first_seed
     common = dict(
         dataset=dataset,
@@ -163,10 +191,14 @@ def make_plan(arguments):
             **common,
         )
     ]
-    title = pathlib.PurePath(dataset.removeprefix("folder:")).name
+    title = pathlib.PurePath(
+        os.path.abspath(dataset.removeprefix("folder:"))
+    ).name
     title = title.replace(":", "-")
+    # A loss may be given twice, in two spellings.
+    once = {config.run_id: config for config in configs}
     return Plan(
-        tuple(configs),
+        tuple(once.values()),
         arguments.output or f"runs/{title}-{network.replace('/', '-')}",
         arguments.data_dir,
         arguments.skip_unreadable,
@@ -177,6 +209,28 @@ def make_plan(arguments):
             ("python", *sys.argv),
         ),
     )
+
+
+def _check_arguments(arguments, network):
+    """Raises ValueError for what no run could be made of."""
+    from crl_keras.experiments.config import canonical_loss
+
+    if arguments.seeds < 1:
+        raise ValueError(
+            f"--seeds must be at least 1. Received: {arguments.seeds}"
+        )
+    if arguments.freeze_backbone and "/" not in network:
+        raise ValueError(
+            "--freeze-backbone is for a backbone, LIBRARY/NAME. Received: "
+            f"{network!r}, all of which is trained"
+        )
+    if arguments.baseline:
+        losses = [canonical_loss(loss) for loss in arguments.losses]
+        if canonical_loss(arguments.baseline) not in losses:
+            raise ValueError(
+                "--baseline must be one of the --losses. Received: "
+                f"{arguments.baseline!r}, which is none of {', '.join(losses)}"
+            )
 
 
 def run_plan(plan, workers=1, ray=None):

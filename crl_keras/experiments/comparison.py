@@ -344,7 +344,7 @@ def verdict(comparison):
         )
     if test.p is None:
         return (
-            f"In each of {test.n} {_pairs_noun(c)}, the test error of "
+            f"In each of {test.n} {plural(pair_noun([c]))}, the test error of "
             f"{_lower_or_higher(c)}: differences without any spread allow for "
             "no test."
         )
@@ -354,7 +354,7 @@ def verdict(comparison):
     if c.family_size > 1:
         corrected = f", {p_text(c.p_holm)} after Holm's correction"
     start = (
-        f"With {test.n} {_pairs_noun(c)}, the mean test error of "
+        f"With {test.n} {plural(pair_noun([c]))}, the mean test error of "
         f"{_lower_or_higher(c)} "
         f"(95% CI {low} to {high}, {p}{corrected}): "
     )
@@ -398,10 +398,11 @@ def p_text(p):
     return f"{p:.3f}" if f"{p:.3f}" != "0.050" else f"{p:.4g}"
 
 
-def _pairs_noun(c):
-    """What the pairs of a comparison are counted in."""
-    folds = any(isinstance(pair, tuple) for pair in c.seeds)
-    return "pairs of seed and fold" if folds else "seeds"
+def pair_noun(comparisons):
+    """What the pairs of comparisons are counted in, one of them."""
+    pairs = [pair for c in comparisons for pair in c.seeds]
+    folds = any(isinstance(pair, tuple) for pair in pairs)
+    return "pair of seed and fold" if folds else "seed"
 
 
 def _lower_or_higher(c):
@@ -436,7 +437,7 @@ def _conclusion(c):
         low, high = map(seeds_text, c.seeds_needed_range)
         text += (
             f" If the true difference is the one seen, about {count} "
-            f"{_pairs_noun(c)} "
+            f"{plural(pair_noun([c]))} "
             f"would show it with 80% power ({low} to {high} over the interval "
             "of the effect)."
         )
@@ -761,15 +762,17 @@ def _group_notes(losses, comparisons):
     for c in comparisons:
         notes.extend(_pair_notes(c, losses))
     most = max([c.test.n for c in comparisons], default=6)
+    noun = pair_noun(comparisons)
     if most == 1:
         notes.append(
-            "With 1 seed there is no standard deviation, no interval and no "
+            f"With 1 {noun} there is no standard deviation, no interval and no "
             "test. Use 6 seeds or more."
         )
     elif 1 < most < 6:
         notes.append(
-            f"With {counted(most, 'seed')} Wilcoxon's test cannot reach 0.05, "
-            "and intervals are wide. Use 6 seeds or more."
+            f"With {counted(most, noun)} Wilcoxon's test cannot reach 0.05, "
+            "and intervals are wide. Use "
+            f"{'6 seeds' if noun == 'seed' else '2 seeds'} or more."
         )
     if any(r.config.fold is not None for x in losses for r in x.records):
         notes.append(
@@ -850,8 +853,13 @@ def pair_text(pair):
 
 
 def counted(n, noun):
-    """ "1 run", "2 runs"."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+    """ "1 run", "2 runs", "2 pairs of seed and fold"."""
+    return f"{n:,} {noun if n == 1 else plural(noun)}"
+
+
+def plural(noun):
+    first, *rest = noun.split(" ", 1)
+    return " ".join([f"{first}s", *rest])
 
 
 def listed(words):

@@ -98,10 +98,12 @@ class RunConfig:
                 "`held_out` must be a fraction in [0, 1). "
                 f"Received: held_out={self.held_out}"
             )
-        if self.devices < 1:
-            raise ValueError(
-                f"`devices` must be at least 1. Received: {self.devices}"
-            )
+        for name in ("devices", "train_limit", "test_limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(
+                    f"`{name}` must be at least 1. Received: {value}"
+                )
 
     def to_dict(self):
         """A dict of plain values, for JSON."""
@@ -163,7 +165,7 @@ def parse_loss(spec):
             f"A loss must be one of {', '.join(LOSSES)}, with parameters in "
             f"parentheses as in crl(alpha=1.5,beta=1). Received: {spec!r}"
         )
-    parameters = dict(LOSSES[name])
+    parameters, given = dict(LOSSES[name]), set()
     for part in filter(None, (match.group(2) or "").split(",")):
         key, _, value = (word.strip() for word in part.partition("="))
         if key not in parameters:
@@ -171,6 +173,11 @@ def parse_loss(spec):
                 f"The loss {name} takes {', '.join(parameters) or 'nothing'}. "
                 f"Received: {spec!r}"
             )
+        if key in given:
+            raise ValueError(
+                f"`{key}` of a loss must be given once. Received: {spec!r}"
+            )
+        given.add(key)
         try:
             parameters[key] = float(value)
         except ValueError:
@@ -187,7 +194,11 @@ def canonical_loss(spec):
     'crl(alpha=1.5,beta=1)'
     """
     name, parameters = parse_loss(spec)
-    text = ",".join(f"{key}={value:g}" for key, value in parameters.items())
+    # All digits: what is trained is what the name says.
+    text = ",".join(
+        f"{key}={repr(value).removesuffix('.0')}"
+        for key, value in parameters.items()
+    )
     return f"{name}({text})" if text else name
 
 

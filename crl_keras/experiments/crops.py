@@ -130,6 +130,10 @@ class Crop:
             scale = (image.width / width, image.height / height)
             edges = (left + x0, top + y0, left + x0 + columns, top + y0 + rows)
             window = [edge * scale[i % 2] for i, edge in enumerate(edges)]
+            if image.mode.startswith("I"):
+                # Pillow would cut 16 bits off at 255: the upper 8 are meant.
+                upper = np.clip(np.asarray(image) >> 8, 0, 255)
+                image = pillow.fromarray(upper.astype(np.uint8))
             square = image.convert("RGB").resize(
                 (self.image_size, self.image_size),
                 pillow.Resampling.BILINEAR,

@@ -329,7 +329,7 @@ def check_fraction(dataset, fraction):
         raise ValueError(
             f"Expected a data set without a held-out part. Received: "
             f"{dataset.name!r} with {len(dataset.held_out)} images held out. "
-            "Use a fraction of 0."
+            "Use a fraction of 0: --held-out 0 (held_out=0)."
         )
 
 

@@ -61,18 +61,51 @@ class Feed:
         recipe: `Recipe`.
         seed: Integer.
         input_shape: `(height, width, channels)` of the images.
+        crop: `Crop` that they are cut out with, or None where they are whole.
         step_size: Images a step: of a batch that is accumulated, a part.
     """
+
+    crop = None
 
     def __init__(self, dataset, recipe, seed):
         self.dataset, self.recipe, self.seed = dataset, recipe, seed
         self.input_shape = self._input_shape()
         self.step_size = recipe.batch_size // recipe.accumulate
 
+        if not self.steps:
+            raise ValueError(
+                "Expected at least one whole batch of training images to "
+                f"accumulate. Received: batch_size={recipe.batch_size} for "
+                f"{self.size('train')} images; lower it, or leave out "
+                "--accumulate (accumulate=)"
+            )
+
     @property
     def steps(self):
-        """Steps of an epoch."""
+        """Steps of an epoch; of batches that are accumulated, of whole ones.
+
+        A group of parts that goes on in the next epoch would mix the two.
+        """
+        accumulate = self.recipe.accumulate
+        if accumulate > 1:
+            batches = self.size("train") // self.recipe.batch_size
+            return batches * accumulate
         return math.ceil(self.size("train") / self.step_size)
+
+    def batch_sizes(self):
+        """All sizes of batches that training and tests see, a sorted list."""
+        sizes, step = set(), self.step_size
+        rest = self.size("train") - (self.steps - 1) * step
+        sizes.update({min(step, rest)}, {step} if self.steps > 1 else ())
+        for split in ("test", "held_out"):
+            size, most = self.size(split), self._test_batch()
+            sizes.update({most} if size >= most else (), {size % most} - {0})
+        return sorted(sizes)
+
+    def _length(self, split, epoch):
+        if epoch is not None:
+            return self.steps
+        return math.ceil(self.size(split) / self._test_batch())
 
     def size(self, split):
         """Images of "train", "test" or "held_out"; 0 for what there is not."""
@@ -290,7 +323,7 @@ class _IndexedFeed(Feed):
                     self.draws = feed._draws(epoch)
 
             def __len__(self):
-                return math.ceil(feed.size(split) / batch_size)
+                return feed._length(split, epoch)
 
             def __getitem__(self, i):
                 images, labels = self._read(i)
@@ -398,7 +431,7 @@ class _PipelineFeed(Feed):
                 self.position, self.iterator = 0, None
 
             def __len__(self):
-                return math.ceil(feed.size(split) / batch_size)
+                return feed._length(split, epoch)
 
             def __getitem__(self, i):
                 # Keras on TensorFlow looks at the first batches beforehand.
@@ -467,7 +500,7 @@ class _TensorFlowFeed(_PipelineFeed):
             first = position * self._batch_size(epoch)
             for i in order[first:]:
                 try:
-                    self.crop.read(part.paths[i])
+                    self.crop.tensorflow_file(part.paths[i])
                 except Exception as why:
                     raise unreadable(part.paths[i], why) from error
             raise

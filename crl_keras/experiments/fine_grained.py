@@ -110,7 +110,7 @@ def _cub_root(path):
 def _rows(path, kind, columns=1):
     """{id: values} of a file of lines `id value ...`."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"Expected {path.name} in {path.parent}. It is not there: unpack "
@@ -118,6 +118,8 @@ def _rows(path, kind, columns=1):
         ) from error
     rows = {}
     for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
         try:
             # A name may have spaces where it is all there is.
             key, *values = line.strip().split(maxsplit=columns)

@@ -8,6 +8,7 @@ import sys
 from crl_keras.experiments import costs
 from crl_keras.experiments.command_line import add_devices
 from crl_keras.experiments.command_line import add_records
+from crl_keras.experiments.command_line import errors_end_script
 from crl_keras.experiments.command_line import new_parser
 from crl_keras.experiments.command_line import require_backend
 from crl_keras.experiments.command_line import run_plan
@@ -135,15 +136,8 @@ def run_paper(parser):
     Ends the process with a message for what the user can mend.
     """
     arguments = parser.parse_args()
-    try:
+    with errors_end_script("reproduce"):
         _run(arguments)
-    except (
-        ValueError,
-        OSError,
-        ImportError,
-        NotImplementedError,
-    ) as error:
-        sys.exit(f"reproduce: {error}")
 
 
 def _run(arguments):
@@ -406,7 +400,13 @@ def _measure(arguments):
     """Measures networks here, and prints rows for a file of rates."""
     from crl_keras.experiments.devices import resolve_precision
 
-    networks = arguments.only or [n for n in costs.MACS if "/" not in n]
+    known = [name for name in costs.MACS if "/" not in name]
+    networks = arguments.only or known
+    if unknown := sorted(set(networks) - set(known)):
+        raise ValueError(
+            f"--only must name networks of: {', '.join(known)}. Received: "
+            f"{', '.join(unknown)}"
+        )
     size = arguments.batch_size or 256
     precision = resolve_precision(arguments.precision)
     path = pathlib.Path(arguments.rates) if arguments.rates else None

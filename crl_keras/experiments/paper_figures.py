@@ -26,6 +26,9 @@ from crl_keras.experiments.figures import svg_of
 from crl_keras.experiments.paper import FIGURES
 from crl_keras.experiments.paper import figure_entries
 from crl_keras.experiments.paper import protocol_key
+from crl_keras.experiments.paper_report import by_setting
+from crl_keras.experiments.paper_report import chosen_settings
+from crl_keras.experiments.paper_report import compared
 from crl_keras.experiments.records import read_records
 
 DPI = 150
@@ -409,10 +412,13 @@ def _runs(name, protocol, folder):
         if record.result["status"] == "done":
             key = protocol_key(record.config)
             by_key.setdefault(key, []).append(record)
+    entries = figure_entries(name, protocol)
+    settings = chosen_settings(entries, by_key)
     found, absent = {}, []
-    for entry in figure_entries(name, protocol):
+    for entry in entries:
         config = entry.configs[0]
-        of_loss = by_key.get(protocol_key(config), [])
+        runs = by_setting(by_key, entry.configs)
+        of_loss = runs.get(settings[compared(entry)], [])
         if not of_loss:
             absent.append(f"{config.dataset} {loss_label(config.loss)}")
             continue

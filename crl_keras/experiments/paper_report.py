@@ -45,7 +45,7 @@ class Ours:
         test: `statistics.PairedTTest` of a p-value, else None.
         results: Tuple of the dicts of result.json that went in.
         left_out: Number of runs left out, as they are of another backend,
-            precision, reader or number of devices than most.
+            precision, reader or number of devices than what is shown.
     """
 
     last: statistics.Summary
@@ -112,7 +112,13 @@ def paper_table(spec, protocol, records):
     found = collections.defaultdict(list)
     for record in records:
         found[protocol_key(record.config)].append(record)
-    ours = [_ours(entry, found) for entry in entries]
+    settings = chosen_settings(entries, found)
+    ours = [
+        _ours(entry, found, settings[compared(entry)])
+        if entry.configs
+        else None
+        for entry in entries
+    ]
     smoke = protocol.scale == "smoke"
     names, titles = _name_columns(entries)
     title = f"Table {spec.number} of {SOURCE}: {spec.title}"
@@ -176,12 +182,14 @@ def _name_columns(entries):
     return columns, said
 
 
-def _ours(entry, found):
-    """The `Ours` of an `Entry`, or None without runs."""
-    if not entry.configs:
-        return None
-    records, left_out = _one_setting(found, entry.configs)
-    versus = _one_setting(found, entry.versus)[0] if entry.versus else []
+def _ours(entry, found, setting):
+    """The `Ours` of an `Entry` that has runs, of one setting."""
+    runs = by_setting(found, entry.configs)
+    records = runs.get(setting, [])
+    left_out = sum(map(len, runs.values())) - len(records)
+    versus = []
+    if entry.versus:
+        versus = by_setting(found, entry.versus).get(setting, [])
     _check_data([*records, *versus])
     done = [r for r in records if r.result["status"] == "done"]
     planned = {_unit(config) for config in entry.configs}
@@ -215,11 +223,8 @@ def _unit(config):
     return config.seed if config.fold is None else config.fold
 
 
-def _one_setting(found, configs):
-    """The records of one backend, precision and so on: of the most there are.
-
-    Returns them, and the number of those left out.
-    """
+def by_setting(found, configs):
+    """{backend, precision and so on: records} of one row."""
     settings = collections.defaultdict(list)
     for record in found.get(protocol_key(configs[0]), ()):
         config = record.config
@@ -230,11 +235,37 @@ def _one_setting(found, configs):
             config.devices,
         )
         settings[setting].append(record)
-    if not settings:
-        return [], 0
-    chosen = max(sorted(settings), key=lambda setting: len(settings[setting]))
-    count = sum(map(len, settings.values()))
-    return settings[chosen], count - len(settings[chosen])
+    return settings
+
+
+def compared(entry):
+    """What the rows of one comparison share: the data and the network."""
+    config = entry.configs[0]
+    return config.dataset, config.network
+
+
+def chosen_settings(entries, found):
+    """{what `compared` gives: setting}, None where there are no runs.
+
+    Rows that are compared are shown of one setting, or not losses would be
+    compared but backends. It is the one with the most runs in the row that has
+    fewest of it.
+    """
+    rows = collections.defaultdict(list)
+    for entry in entries:
+        if entry.configs:
+            rows[compared(entry)].append(by_setting(found, entry.configs))
+    return {
+        key: max(
+            sorted(set().union(*group)),
+            key=lambda setting: (
+                min(len(row.get(setting, ())) for row in group),
+                sum(len(row.get(setting, ())) for row in group),
+            ),
+            default=None,
+        )
+        for key, group in rows.items()
+    }
 
 
 def _check_data(records):
@@ -361,7 +392,8 @@ def _notes(protocol, titles, entries, ours, records):
     if left_out:
         yield (
             f"{counted(left_out, 'run')} of another backend, precision, reader "
-            "or number of devices than most of their row: not shown."
+            "or number of devices than the others on their data and network: "
+            "not shown."
         )
     others = _other_protocols(protocol, records)
     if others:

@@ -484,8 +484,10 @@ def default_recipe(dataset, network=""):
     >>> default_recipe("digits"), default_recipe("cifar10")
     ('digits', 'short')
     """
-    if dataset in ("digits", "mnist", "adience"):
+    if dataset in ("digits", "mnist"):
         return dataset
+    if dataset in ("adience", "adience_faces"):
+        return "adience"
     if dataset in ("cub", "cars"):
         return "fine_grained"
     return "finetune" if "/" in network else "short"

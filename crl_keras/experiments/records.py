@@ -160,24 +160,28 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         values = self.config.to_dict()
         path = self.path / "config.json"
-        if path.exists() and json.loads(path.read_text()) != json.loads(
-            json.dumps(values)
-        ):
+        if path.exists() and not self._is_of(json.loads(path.read_text())):
             raise ValueError(
                 f"{path} is not the configuration its folder is named after: "
                 "it was changed by hand, or by another version. Use another "
                 "--output, or delete that folder"
             )
         write_json(path, values)
-        for leftover in self.path.glob(".*.*"):
-            if leftover.name != ".lock":  # Of a process that was killed.
-                leftover.unlink(missing_ok=True)
+        for leftover in self.path.glob(".*.*"):  # Of a killed process.
+            leftover.unlink(missing_ok=True)
 
-    def save_state(self, variables, history):
+    def _is_of(self, values):
+        try:
+            return RunConfig.from_dict(values).run_id == self.config.run_id
+        except (ValueError, TypeError, KeyError):
+            return False
+
+    def save_state(self, variables, history, fingerprint):
         """Keeps what a resumed run needs, in one file: all of it or none."""
         write_arrays(
             self.path / "state.npz",
             history=np.array(json.dumps(history)),
+            fingerprint=np.array(fingerprint),
             **{f"variable_{i}": value for i, value in enumerate(variables)},
         )
         self._write_history(history)
@@ -189,8 +193,24 @@ class RunFolder:
             return None
         with np.load(path) as arrays:
             history = json.loads(str(arrays["history"]))
-            count = len(arrays.files) - 1
+            count = sum(name.startswith("variable_") for name in arrays.files)
             return [arrays[f"variable_{i}"] for i in range(count)], history
+
+    def check_data(self, dataset):
+        """Raises ValueError if a run was begun on other data."""
+        path = self.path / "state.npz"
+        if not path.exists():
+            return
+        with np.load(path) as arrays:
+            # Older versions did not write it.
+            found = str(arrays.get("fingerprint", "not known"))
+        if found != dataset.fingerprint:
+            raise ValueError(
+                f"The run in {self.path} was begun on other data of the name "
+                f"{dataset.name} (fingerprint {found}, now "
+                f"{dataset.fingerprint}): use another --output, or delete that "
+                "folder"
+            )
 
     def finish(self, result, history, logits):
         self._write_history(history)

@@ -1,6 +1,7 @@
 """Data sets by name, whatever their size: in memory, in files, or of TFDS."""
 
 import concurrent.futures
+import functools
 import importlib.util
 import os
 import pathlib
@@ -73,7 +74,12 @@ def resolve_reader(name, resized, reader="auto"):
 
 
 def open_dataset(
-    name, data_dir=None, fold=None, resized=False, skip_unreadable=False
+    name,
+    data_dir=None,
+    fold=None,
+    resized=False,
+    skip_unreadable=False,
+    reader="pillow",
 ):
     """Opens a data set of any kind.
 
@@ -91,6 +97,8 @@ def open_dataset(
             read: then those of `"folder:PATH"` stay in their files too.
         skip_unreadable: bool, whether unreadable images are left out, with
             one warning for all, or are an error, the default.
+        reader: str, what will decode images that stay in their files:
+            `"tf.data"` reads fewer kinds than `"pillow"`, the default.
 
     Returns a `Dataset`, a `FileDataset` or a `TfdsSet`.
 
@@ -122,7 +130,7 @@ def open_dataset(
         found = _folder_of_files(path)
     else:
         return datasets.load_dataset(name, data_dir, skip_unreadable)
-    return readable(found, skip_unreadable)
+    return readable(found, skip_unreadable, reader)
 
 
 def _prepared_by_tfds(name, data_dir, fold):
@@ -241,13 +249,14 @@ def limit(dataset, train=None, test=None):
     return datasets.limit(dataset, train, test)
 
 
-def readable(dataset, skip_unreadable=False):
+def readable(dataset, skip_unreadable=False, reader="pillow"):
     """Decodes all images once, before any training.
 
     Args:
         dataset: `FileDataset`.
         skip_unreadable: bool, whether unreadable ones are left out, with one
             warning for all.
+        reader: str, `"pillow"` or `"tf.data"`, what will decode them.
 
     Returns the `FileDataset`, without what was left out.
 
@@ -260,7 +269,7 @@ def readable(dataset, skip_unreadable=False):
         if (split := getattr(dataset, name)) is not None
     }
     paths = [path for split in splits.values() for path in split.paths]
-    broken = _unreadable(dataset.name, paths)
+    broken = _unreadable(dataset.name, paths, reader)
     if not broken:
         return dataset
     if not skip_unreadable:
@@ -289,7 +298,7 @@ def unreadable(path, error):
     )
 
 
-def _unreadable(name, paths):
+def _unreadable(name, paths, reader):
     """{path: error} of the images that cannot be decoded."""
     chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
     shown = types.SimpleNamespace(total=len(chunks), done=0)
@@ -298,14 +307,15 @@ def _unreadable(name, paths):
         ReadingProgress(f"Checking {name}", shown) as progress,
         concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool,
     ):
-        for found in pool.map(_unreadable_of, chunks):
+        check = functools.partial(_unreadable_of, reader=reader)
+        for found in pool.map(check, chunks):
             broken.update(found)
             shown.done += 1
             progress.update()
     return broken
 
 
-def _unreadable_of(paths):
+def _unreadable_of(paths, reader):
     pillow = require("PIL.Image")
     broken = {}
     for path in paths:
@@ -314,7 +324,21 @@ def _unreadable_of(paths):
                 # An eighth of the pixels, from all of the file's bytes.
                 image.draft("RGB", (1, 1))
                 image.load()
+                if reader == "tf.data":
+                    _check_tensorflow_reads(image)
         # A damaged file makes Pillow raise nearly anything.
         except Exception as error:
             broken[path] = error
     return broken
+
+
+def _check_tensorflow_reads(image):
+    # MPO is a JPEG with further ones behind it. Of a BMP with a palette
+    # TensorFlow takes the numbers of its colours for the colours.
+    kinds = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP")
+    palette = image.format == "BMP" and image.mode not in ("RGB", "RGBA", "L")
+    if image.format not in kinds or palette:
+        raise ValueError(
+            f"TensorFlow does not read {image.format} of mode {image.mode}; "
+            "Pillow does, with --reader pillow"
+        )

@@ -13,11 +13,15 @@ import pathlib
 import subprocess
 import sys
 import time
+import uuid
 
 from crl_keras.experiments import sources
 from crl_keras.experiments._optional import require
 from crl_keras.experiments.config import RunConfig
 from crl_keras.experiments.config import loss_label
+from crl_keras.experiments.config import make_head
+from crl_keras.experiments.config import make_loss
+from crl_keras.experiments.devices import device_scope
 from crl_keras.experiments.feeds import make_feed
 from crl_keras.experiments.records import RunFolder
 from crl_keras.experiments.records import check_output
@@ -110,6 +114,7 @@ def _prepared(plan, config):
         config.fold,
         config.recipe.image_size is not None,
         plan.skip_unreadable,
+        config.reader,
     )
     if isinstance(data, TfdsSet) and config.reader != "tf.data":
         raise ValueError(
@@ -118,7 +123,7 @@ def _prepared(plan, config):
             f"{config.reader!r}; leave out --reader, or give the unpacked "
             "folder of the set."
         )
-    if config.train_limit or config.test_limit:
+    if (config.train_limit, config.test_limit) != (None, None):
         data = sources.limit(data, config.train_limit, config.test_limit)
     data = sources.cut_to_boxes(data, config.crop_to_box)
     # One split for all seeds: a seed is to vary the training, not the data.
@@ -135,6 +140,11 @@ def check_plan(plan):
         require("tensorflow", "tensorboard")
         require("tensorboard", "tensorboard")
     check_output(plan.output, 1)
+    for config in plan.pending():
+        # What a loss does not admit is said here, not after other runs.
+        recipe = config.recipe
+        make_loss(config.loss, 2, recipe.soft_labels, recipe.label_smoothing)
+        make_head(config.loss, 2)
     cache, needed = {}, 0
     made_of = {}
     for record in read_records(plan.output):
@@ -142,7 +152,9 @@ def check_plan(plan):
         made_of[key] = record.result["dataset"]["fingerprint"]
     for config in plan.pending():
         data = prepare_dataset(plan, config, cache)
-        make_feed(data, config.recipe, config.seed, config.reader)
+        feed = make_feed(data, config.recipe, config.seed, config.reader)
+        _check_devices(config, feed)
+        RunFolder(plan.output, config).check_data(data)
         key = (config.group, config.fold)
         found = made_of.get(key, data.fingerprint)
         if found != data.fingerprint:
@@ -158,6 +170,27 @@ def check_plan(plan):
     # The state of the runs in hand, twice while it is replaced: generous.
     check_output(plan.output, needed + 200)
     return cache
+
+
+def _check_devices(config, feed):
+    """On JAX, Keras cuts each batch into equal parts or stops."""
+    with device_scope(config.devices):
+        pass  # Raises if there are not as many.
+    if config.backend != "jax" or config.devices == 1:
+        return
+    uneven = [size for size in feed.batch_sizes() if size % config.devices]
+    if uneven:
+        raise ValueError(
+            f"On JAX, every batch must be divisible by --devices "
+            f"{config.devices}, the last ones and those of the test too. "
+            f"Received: batches of {', '.join(map(str, uneven))}. Choose "
+            "--batch-size, --train-limit and --test-limit so, or take "
+            "--backend tensorflow"
+        )
+
+
+class WorkerError(RuntimeError):
+    """A worker process has failed; its log says why."""
 
 
 def run_sweep(plan, on_run=None, on_epoch=None, cache=None):
@@ -196,15 +229,18 @@ def run_sweep(plan, on_run=None, on_epoch=None, cache=None):
 def run_workers(plan, workers, on_wait=None):
     """Runs a plan in `workers` processes on this machine.
 
-    `on_wait` is called every half second. Raises RuntimeError if a worker
+    `on_wait` is called every half second. Raises WorkerError if a worker
     fails; the others finish their runs first.
     """
-    path = pathlib.Path(plan.output) / "plan.json"
+    # Another command may work on the same folder with a plan of its own.
+    path = pathlib.Path(plan.output) / f"plan-{uuid.uuid4().hex}.json"
     write_json(path, plan.to_dict())
     command = [sys.executable, "-m", "crl_keras.experiments.sweep", str(path)]
     # Each takes its share of the processor, or they get in each other's way.
     threads = str(max(1, (os.cpu_count() or 1) // workers))
-    environment = dict(os.environ, OMP_NUM_THREADS=threads)
+    environment = dict(
+        os.environ, OMP_NUM_THREADS=threads, TF_NUM_INTRAOP_THREADS=threads
+    )
     logs = [
         open(pathlib.Path(plan.output) / f"worker-{i}.log", "ab")
         for i in range(workers)
@@ -225,13 +261,19 @@ def run_workers(plan, workers, on_wait=None):
     finally:
         for log in logs:
             log.close()
+        path.unlink(missing_ok=True)
     for process, log in zip(processes, logs, strict=True):
         if process.returncode:
-            raise RuntimeError(
+            raise WorkerError(
                 f"A worker stopped with exit code {process.returncode}: see "
                 f"{log.name}. What is finished is kept; the same command goes "
                 "on from there"
             )
+    if left := len(plan.pending()):
+        raise WorkerError(
+            f"The workers have stopped and left {left} runs: see their logs in "
+            f"{plan.output}. The same command goes on from there"
+        )
 
 
 def run_ray(plan, address, on_wait=None):

@@ -27,11 +27,11 @@ from crl_keras.experiments.sources import ORDINAL
 
 
 class Diverged(Exception):
-    """The training loss is not finite any more."""
+    """The loss, or what the network says of the test, is not finite."""
 
-    def __init__(self, epoch, step, learning_rate):
+    def __init__(self, epoch, step, learning_rate, what="loss is not finite"):
         super().__init__(
-            f"loss is not finite in epoch {epoch}, step {step}, "
+            f"{what} in epoch {epoch}, step {step}, "
             f"learning rate {learning_rate:g}"
         )
         self.where = dict(
@@ -193,7 +193,7 @@ def with_head(network, head):
 def _run(config, dataset, folder, options, on_epoch):
     feed = make_feed(dataset, config.recipe, config.seed, config.reader)
     model, deployed, parameters = build_model(config, feed)
-    history = _restore(model, folder)
+    history = _restore(model, folder, dataset)
     recorder = _make_recorder(model, config, feed, folder, on_epoch, history)
     failure = None
     if len(history) < config.recipe.epochs:
@@ -210,6 +210,15 @@ def _run(config, dataset, folder, options, on_epoch):
         except Diverged as error:
             failure = error.where
     logits = {} if failure else _logits(model, feed)
+    if logits and not _finite(logits, recorder.rows[-1]):
+        # The last step can do that, or a test in 16 bits.
+        row, logits = recorder.rows[-1], {}
+        failure = Diverged(
+            int(row["epoch"]),
+            feed.steps,
+            row["learning_rate"],
+            "outputs for the test are not finite after training",
+        ).where
     result = _result(config, feed, parameters, recorder, failure, options)
     if logits:
         labels = feed.labels("test")
@@ -236,17 +245,24 @@ def _run(config, dataset, folder, options, on_epoch):
     return result
 
 
+def _finite(logits, row):
+    return math.isfinite(row["test_loss"]) and all(
+        np.isfinite(values).all() for values in logits.values()
+    )
+
+
 def _save_model(deployed, config, feed, folder):
     with replacing(folder.path / "model.keras") as temporary:
         deployed.save(temporary)
-    recipe = config.recipe
+    crop = feed.crop
     write_json(
         folder.path / "model.json",
         dict(
             classes=list(feed.dataset.class_names),
             input_shape=list(feed.input_shape),
-            resize_ratio=recipe.resize_ratio,
-            keep_aspect=recipe.keep_aspect,
+            # Images that were not cropped are only brought to the size.
+            resize_ratio=1.0 if crop is None else crop.resize_ratio,
+            keep_aspect=False if crop is None else crop.keep_aspect,
             dataset=feed.dataset.name,
             network=config.network,
             loss=config.loss,
@@ -254,11 +270,12 @@ def _save_model(deployed, config, feed, folder):
     )
 
 
-def _restore(model, folder):
+def _restore(model, folder, dataset):
     """Puts the model where the run was killed; returns the epochs so far."""
     state = folder.load_state()
     if state is None:
         return []
+    folder.check_data(dataset)
     values, history = state
     variables = _state_variables(model)
     if [v.shape for v in values] != [tuple(v.shape) for v in variables]:
@@ -317,7 +334,7 @@ def _make_recorder(model, config, feed, folder, on_epoch, history):
             )
             self.rows.append(row)
             values = [_to_numpy(v) for v in _state_variables(model)]
-            folder.save_state(values, self.rows)
+            folder.save_state(values, self.rows, feed.dataset.fingerprint)
             if on_epoch:
                 on_epoch(row)
 

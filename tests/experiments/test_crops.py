@@ -156,3 +156,11 @@ def test_grey_images_become_colour(tmp_path):
 def test_what_is_no_crop(wrong, message):
     with pytest.raises(ValueError, match=message):
         Crop(**{"image_size": 8, **wrong})
+
+
+def test_16_bit_grey_keeps_its_upper_bits(tmp_path):
+    ramp = np.linspace(0, 65535, 16 * 16).astype(np.uint16).reshape(16, 16)
+    path = tmp_path / "grey.png"
+    Image.fromarray(ramp).save(path)
+    found = Crop(16, "centre", resize_ratio=1).read(path)
+    np.testing.assert_array_equal(found[..., 0], ramp >> 8)

@@ -209,8 +209,13 @@ def test_sizes_that_do_not_fit_the_data(files):
 @once
 def test_a_batch_in_parts(files):
     feed = make_feed(files, recipe(batch_size=6, accumulate=3))
-    assert feed.step_size == 2 and feed.steps == 7
-    assert {len(x) for x, _ in epochs(feed.training())[0]} == {1, 2}
+    # 13 images are two whole batches of three parts: a third one's first part
+    # would be averaged with parts of the next epoch.
+    assert feed.step_size == 2 and feed.steps == 6
+    assert [len(x) for x, _ in epochs(feed.training())[0]] == 6 * [2]
+    assert feed.batch_sizes() == [2, 7]
+    with pytest.raises(ValueError, match="one whole batch.*batch_size=16"):
+        make_feed(files, recipe(batch_size=16, accumulate=2))
 
 
 def one_layer(feed):

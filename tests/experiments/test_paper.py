@@ -737,7 +737,8 @@ def test_a_small_table_is_run_resumed_and_reported(tmp_path):
     before = {p: p.read_bytes() for p in (runs / "paper").iterdir()}
     assert {p.name for p in before} == {"table4.md", "table4.csv"}
     code = (
-        "import runpy, sys; sys.argv = sys.argv[1:];"
+        "import os, runpy, sys; sys.argv = sys.argv[1:];"
+        "sys.path.insert(0, os.path.dirname(sys.argv[0]));"
         "runpy.run_path(sys.argv[0], run_name='__main__');"
         "print('loaded', *{'keras', 'jax', 'torch', 'tensorflow'} "
         "& set(sys.modules))"

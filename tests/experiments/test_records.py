@@ -50,7 +50,7 @@ def test_what_is_written_is_read(tmp_path):
 def test_unfinished_runs_are_not_read(tmp_path):
     folder = RunFolder(tmp_path, make_config())
     folder.begin()
-    folder.save_state([np.zeros(3)], HISTORY)
+    folder.save_state([np.zeros(3)], HISTORY, "abc")
     assert read_records(tmp_path) == []
 
 
@@ -61,7 +61,7 @@ def test_state_is_given_back_and_goes_when_done(tmp_path):
     assert folder.load_state() is None
     variables = [np.arange(3, dtype="float32"), np.array(7), np.zeros((2, 0))]
     variables += [np.full(2, i) for i in range(12)]  # Order past ten.
-    folder.save_state(variables, HISTORY)
+    folder.save_state(variables, HISTORY, "abc")
     values, history = folder.load_state()
     assert history == HISTORY
     assert len(values) == len(variables)

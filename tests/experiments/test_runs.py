@@ -292,6 +292,50 @@ def test_a_worker_that_fails_is_said(tmp_path):
     assert "none_such" in (tmp_path / "worker-0.log").read_text()
 
 
+def test_a_last_step_that_diverges_ends_its_run_and_no_other(tmp_path):
+    """One step: no later loss could show it."""
+    plan = make_plan(
+        tmp_path,
+        ("ce",),
+        epochs=1,
+        recipe=dict(learning_rate=1e38, batch_size=200),
+        held_out=0.0,
+    )
+    (record,) = run(plan).values()
+    assert record.result["status"] == "diverged"
+    assert "not finite" in record.result["failure"]["message"]
+    assert not plan.pending()
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch):
+    plan = make_plan(tmp_path, ("ce",), epochs=2)
+
+    def stop(row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, on_epoch=stop)
+    limit = sweep.sources.limit
+    monkeypatch.setattr(
+        sweep.sources,
+        "limit",
+        lambda data, train, test: limit(data, train - 20, test),
+    )
+    with pytest.raises(ValueError, match="begun on other data"):
+        run(plan)
+
+
+def test_a_loss_that_cannot_be_made_is_said_before_any_training(tmp_path):
+    for losses, recipe, message in (
+        (("ce", "crl(alpha=-1)"), {}, "`alpha` must be >= 0"),
+        (("ce", "released"), dict(label_smoothing=0.1), "integer labels"),
+    ):
+        plan = make_plan(tmp_path, losses, recipe=recipe)
+        with pytest.raises(ValueError, match=message):
+            run(plan)
+        assert not list(tmp_path.glob("*/config.json"))
+
+
 def test_records_of_other_data_are_an_error(tmp_path):
     run(make_plan(tmp_path, ["ce"], epochs=1))
     (path,) = tmp_path.glob("*/result.json")
