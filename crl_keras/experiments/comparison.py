@@ -766,13 +766,12 @@ def _group_notes(losses, comparisons):
     if most == 1:
         notes.append(
             f"With 1 {noun} there is no standard deviation, no interval and no "
-            "test. Use 6 seeds or more."
+            f"test. Use 6 {plural(noun)} or more."
         )
     elif 1 < most < 6:
         notes.append(
             f"With {counted(most, noun)} Wilcoxon's test cannot reach 0.05, "
-            "and intervals are wide. Use "
-            f"{'6 seeds' if noun == 'seed' else '2 seeds'} or more."
+            f"and intervals are wide. Use 6 {plural(noun)} or more."
         )
     if any(r.config.fold is not None for x in losses for r in x.records):
         notes.append(
@@ -858,6 +857,7 @@ def counted(n, noun):
 
 
 def plural(noun):
+    """ "runs", "pairs of seed and fold"."""
     first, *rest = noun.split(" ", 1)
     return " ".join([f"{first}s", *rest])
 
