@@ -143,18 +143,31 @@ class Crop:
 
     def tensorflow(self, image, draws=None, box=None):
         """Cuts and resizes a decoded image, a uint8 tensor `[H, W, C]`."""
-        tf = require("tensorflow", "tensorflow")
-        shape = tf.cast(tf.shape(image)[:2], tf.float32)
-        y, x, height, width = self._within(shape[0], shape[1], draws, box)
-        return self._square(image[y : y + height, x : x + width])
+        return self._square(self._cut(image, draws, box))
 
     def tensorflow_file(self, path, draws=None, box=None):
         """Reads an image file with TensorFlow."""
         tf = require("tensorflow", "tensorflow")
-        image = tf.io.decode_image(
-            tf.io.read_file(path), channels=3, expand_animations=False
-        )
-        return self.tensorflow(image, draws, box)
+        file = tf.io.read_file(path)
+
+        def jpeg():
+            # Only the window: what is beside it is not decoded, and does not
+            # bleed into the colour of its outer columns.
+            height, width, _ = tf.unstack(tf.image.extract_jpeg_shape(file))
+            sides = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+            window = self._within(*sides, draws, box)
+            return tf.image.decode_and_crop_jpeg(file, window, channels=3)
+
+        def other():
+            return self._cut(decoded(file), draws, box)
+
+        return self._square(tf.cond(tf.io.is_jpeg(file), jpeg, other))
+
+    def _cut(self, image, draws, box):
+        tf = require("tensorflow", "tensorflow")
+        shape = tf.cast(tf.shape(image)[:2], tf.float32)
+        y, x, height, width = self._within(shape[0], shape[1], draws, box)
+        return image[y : y + height, x : x + width]
 
     def _within(self, height, width, draws, box):
         """The window in the whole image, four int32 tensors."""
@@ -181,6 +194,12 @@ class Crop:
         )
         image = tf.cast(tf.round(image), tf.uint8)
         return tf.ensure_shape(image, (*size, channels))
+
+
+def decoded(file):
+    """The pixels of an image file's bytes, a uint8 tensor `[H, W, 3]`."""
+    tf = require("tensorflow", "tensorflow")
+    return tf.io.decode_image(file, channels=3, expand_animations=False)
 
 
 def _inside(box, width, height, xp=np):

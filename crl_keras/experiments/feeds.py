@@ -17,6 +17,7 @@ import numpy as np
 from crl_keras.experiments import datasets
 from crl_keras.experiments._optional import require
 from crl_keras.experiments.crops import Crop
+from crl_keras.experiments.crops import decoded
 from crl_keras.experiments.devices import leave_gpus_to_backend
 from crl_keras.experiments.image_files import FileDataset
 from crl_keras.experiments.sources import unreadable
@@ -495,12 +496,13 @@ class _TensorFlowFeed(_PipelineFeed):
             raise
         # TensorFlow's error names an operation, and not the file.
         except Exception as error:
+            tf = require("tensorflow", "tensorflow")
             part = getattr(self.dataset, split)
             order = range(len(part)) if epoch is None else self._order(epoch)
             first = position * self._batch_size(epoch)
             for i in order[first:]:
                 try:
-                    self.crop.tensorflow_file(part.paths[i])
+                    decoded(tf.io.read_file(part.paths[i]))
                 except Exception as why:
                     raise unreadable(part.paths[i], why) from error
             raise

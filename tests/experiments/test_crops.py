@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from crl_keras.experiments.crops import Crop
+from crl_keras.experiments.crops import decoded
 
 once = pytest.mark.once
 
@@ -120,6 +121,23 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same(tmp_path):
     small = crop.read(path).astype(float)
     whole = crop.read(encoded(ramp(900, 1300), "PNG"))
     assert np.abs(small - whole).max() < 4
+
+
+@once
+@pytest.mark.parametrize("box", [None, (33.0, 21.0, 180.0, 117.0)])
+def test_a_jpeg_decoded_in_part_has_the_pixels_of_the_whole(tmp_path, box):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "image.jpg"
+    path.write_bytes(encoded(rng.integers(0, 256, (150, 210, 3), np.uint8)))
+    whole = decoded(path.read_bytes())
+    for kind in ("random", "random_resized", "centre"):
+        crop = Crop(32, kind)
+        for draws in rng.random((20, 4), np.float32):
+            part = crop.tensorflow_file(str(path), draws, box).numpy()
+            expected = crop.tensorflow(whole, draws, box).numpy()
+            # The colour of the outer columns is blended with what is beside.
+            np.testing.assert_array_equal(part[:, 1:-1], expected[:, 1:-1])
+            assert np.abs(part.astype(int) - expected).max() < 48
 
 
 @once
