@@ -456,7 +456,7 @@ TABLES = {
             (
                 "Nothing is stated of layers, optimizer, rates or epochs: the "
                 "recipe mnist and the networks are our choice. An error of "
-                "9.1% is far from a trained perceptron's, below 2%.",
+                "9.1% is far from a trained perceptron's, about 2%.",
                 "How F1 is averaged is not stated; ours is macro.",
                 ONE_EACH,
             ),

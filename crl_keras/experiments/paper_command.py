@@ -143,6 +143,11 @@ def run_paper(parser):
 def _run(arguments):
     protocol = make_protocol(arguments)
     names = _names(arguments.what)
+    if len(arguments.what) > 1 and {"cost", "measure"} & {*arguments.what}:
+        raise ValueError(
+            "cost and measure are asked for alone. Received: "
+            f"{' '.join(arguments.what)}"
+        )
     if "cost" in arguments.what:
         return _print_costs(arguments, protocol)
     if arguments.report:
@@ -414,7 +419,10 @@ def _measure(arguments):
         _write_rate(path, costs.FIELDS)
     for network in networks:
         rate = costs.measure(network, size, precision=precision)
-        command = f"python examples/reproduce.py measure --only {network}"
+        command = (
+            f"python examples/reproduce.py measure --backend {rate.backend} "
+            f"--only {network}"
+        )
         if arguments.batch_size:
             command += f" --batch-size {size}"
         rate = dataclasses.replace(rate, command=command)

@@ -553,6 +553,24 @@ def test_backends_are_never_mixed(tmp_path):
     assert "1 run of another backend" in text
 
 
+def test_rows_that_are_compared_are_of_one_backend(tmp_path):
+    """That of the most runs in the row with fewest, also in the p-value."""
+    ce, crl, both = entries("table5")
+    for backend, seeds in (("jax", range(5)), ("torch", range(3))):
+        for seed in seeds:
+            write(tmp_path, 24 + seed, "ce", seed, entry=ce, backend=backend)
+    wrong = [24, 23, 27]
+    for seed, count in enumerate(wrong):
+        write(tmp_path, count, CRL, seed, entry=crl, backend="torch")
+    write(tmp_path, 50, CRL, 0, entry=crl, backend="jax")
+    rows, text = report(tmp_path, "table5")
+    assert [row["n"] for row in rows] == ["3", "3", "3"]
+    assert float(rows[0]["mean"]) == pytest.approx(100 - 25)
+    p = stats.ttest_rel(wrong, [24, 25, 26]).pvalue
+    assert float(rows[2]["mean"]) == pytest.approx(p)
+    assert "(3 pairs)" in text and "of another backend" in text
+
+
 def test_runs_of_other_data_are_refused(tmp_path):
     (entry,) = entries("table8", only=("ce",))
     for seed in range(2):
@@ -758,6 +776,8 @@ def test_bad_input_is_said(tmp_path):
     done = run("fig3", "--report", cwd=tmp_path, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.startswith("reproduce: fig3")
+    done = run("table1", "cost", cwd=tmp_path, check=False)
+    assert done.returncode == 1 and "asked for alone" in done.stderr
 
 
 def test_costs_of_all_tables_are_a_markdown_table(capsys):
