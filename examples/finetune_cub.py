@@ -7,9 +7,10 @@
 
 Trains with CRL, or compares the losses that are named, over seeds that are
 pairs. Writes the trained models, their records and a report below
-runs/cub-BACKBONE; the same command goes on where it was stopped. For the names
-of the birds in a photo see examples/predict.py; for how to get the data set,
-docs/data.md. Needs KerasCV, and a GPU: use KERAS_BACKEND to choose the backend.
+runs/cub-LIBRARY-BACKBONE; the same command goes on where it was stopped. For
+the names of the birds in a photo see examples/predict.py; for how to get the
+data set, docs/data.md. KerasCV needs TensorFlow on every backend; --library
+keras does without. A GPU makes it hours instead of weeks.
 """
 
 import _backend  # noqa: F401  Before Keras is imported.

@@ -20,11 +20,17 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("model", metavar="MODEL", help="see above")
     parser.add_argument("images", metavar="IMAGE", nargs="+")
     parser.add_argument("--top", type=int, default=5, help="classes shown (5)")
-    parser.add_argument("--posterior", action="store_true")
+    parser.add_argument(
+        "--posterior",
+        action="store_true",
+        help="the class posterior instead of the softmax of CRL",
+    )
     arguments = parser.parse_args()
+    if arguments.top < 1:
+        parser.error(f"--top must be at least 1. Received: {arguments.top}")
 
     from crl_keras.experiments.prediction import load_classifier
 

@@ -234,6 +234,7 @@ def run_plan(plan, workers=1, ray=None):
     from crl_keras.experiments.progress import Progress
 
     cache = sweep.check_plan(plan)
+    _say_what_kept_no_model(plan)
     with Progress(plan) as progress:
         if ray:
             sweep.run_ray(plan, ray, progress.on_wait)
@@ -241,6 +242,26 @@ def run_plan(plan, workers=1, ray=None):
             sweep.run_workers(plan, workers, progress.on_wait)
         else:
             sweep.run_sweep(plan, progress.on_run, progress.on_epoch, cache)
+
+
+def _say_what_kept_no_model(plan):
+    """`--save-model` comes too late for runs that are done."""
+    from crl_keras.experiments.records import read_records
+
+    wanted = {c.run_id for c in plan.configs if plan.options.save_model}
+    kept_none = [
+        record
+        for record in read_records(plan.output)
+        if record.config.run_id in wanted
+        and record.result["status"] == "done"
+        and not (record.path / "model.keras").exists()
+    ]
+    if kept_none:
+        print(
+            f"Of the runs that are done {len(kept_none)} kept no model, as "
+            "they were made without --save-model. Delete their folders, or "
+            "use another --output, to train them again"
+        )
 
 
 def _print_plan(plan):
@@ -301,11 +322,15 @@ def _add_losses(group, losses, seeds):
         help="ce, nllr, crl and others, see docs/losses.md; parameters in "
         f'parentheses: "crl(alpha=1.5,beta=-1)" ({" ".join(losses)})',
     )
-    group.add_argument("--baseline", help="the loss the others are paired with")
+    group.add_argument(
+        "--baseline", help="the loss the others are paired with (ce)"
+    )
     group.add_argument(
         "--seeds", type=int, default=seeds, help=f"number of seeds ({seeds})"
     )
-    group.add_argument("--first-seed", type=int, default=0)
+    group.add_argument(
+        "--first-seed", type=int, default=0, help="the lowest of them (0)"
+    )
 
 
 def _add_common(parser, what, backbone_of, dataset=None, save_model=False):
@@ -331,8 +356,10 @@ def _add_common(parser, what, backbone_of, dataset=None, save_model=False):
 
 def _add_training(how):
     how.add_argument("--recipe", help="by default one that suits the data set")
-    how.add_argument("--epochs", type=int)
-    how.add_argument("--batch-size", type=int)
+    how.add_argument("--epochs", type=int, help="(the recipe's)")
+    how.add_argument(
+        "--batch-size", type=int, help="over all devices (the recipe's)"
+    )
     how.add_argument(
         "--accumulate",
         type=int,
@@ -356,21 +383,55 @@ def _add_training(how):
     how.add_argument(
         "--head-epochs", type=int, help="first epochs of the last layer alone"
     )
-    how.add_argument("--freeze-backbone", action="store_true", default=None)
-    how.add_argument("--image-size", type=int)
-    how.add_argument("--crop", choices=CROPS)
-    how.add_argument("--randaugment", type=int, metavar="OPERATIONS")
-    how.add_argument("--mixup", type=float, metavar="ALPHA")
-    how.add_argument("--cutmix", type=float, metavar="ALPHA")
-    how.add_argument("--label-smoothing", type=float)
+    how.add_argument(
+        "--freeze-backbone",
+        action="store_true",
+        default=None,
+        help="train the last layer alone",
+    )
+    how.add_argument(
+        "--image-size", type=int, help="pixels a side of what is cropped"
+    )
+    how.add_argument(
+        "--crop", choices=CROPS, help="what training sees of an image"
+    )
+    how.add_argument(
+        "--randaugment",
+        type=int,
+        metavar="OPERATIONS",
+        help="random operations on each image (0)",
+    )
+    how.add_argument(
+        "--mixup", type=float, metavar="ALPHA", help="0 to 1; 0.2 is usual (0)"
+    )
+    how.add_argument(
+        "--cutmix", type=float, metavar="ALPHA", help="0 to 1; 1 is usual (0)"
+    )
+    how.add_argument(
+        "--label-smoothing", type=float, help="0 to 1; 0.1 is usual (0)"
+    )
     add_devices(how)
 
 
 def add_devices(group):
     """Arguments that say on what runs are made."""
-    group.add_argument("--precision", default="auto", choices=PRECISIONS)
-    group.add_argument("--backend", choices=("tensorflow", "jax", "torch"))
-    group.add_argument("--devices", type=int, default=1)
+    group.add_argument(
+        "--precision",
+        default="auto",
+        choices=PRECISIONS,
+        help="auto: 16 bits on a GPU, float32 on a CPU",
+    )
+    group.add_argument(
+        "--backend",
+        choices=("tensorflow", "jax", "torch"),
+        help="of Keras (KERAS_BACKEND, or what is installed)",
+    )
+    group.add_argument(
+        "--devices",
+        type=int,
+        default=1,
+        help="that share each batch, on TensorFlow and JAX (1)",
+    )
 
 
 def add_records(group, output):
@@ -379,10 +440,20 @@ def add_records(group, output):
     group.add_argument(
         "--list", action="store_true", help="print the runs, train nothing"
     )
-    group.add_argument("--workers", type=int, default=1)
+    group.add_argument(
+        "--workers", type=int, default=1, help="processes that train here (1)"
+    )
     group.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster")
-    group.add_argument("--tensorboard", action="store_true")
-    group.add_argument("--csv", action="store_true")
+    group.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write curves for TensorBoard into each run's folder",
+    )
+    group.add_argument(
+        "--csv",
+        action="store_true",
+        help="write Keras's own epoch log into each run's folder",
+    )
 
 
 def _add_data(data):
@@ -404,6 +475,14 @@ def _add_data(data):
         default=0.1,
         help="fraction kept out of training, to fit a temperature (0.1)",
     )
-    data.add_argument("--skip-unreadable", action="store_true")
-    data.add_argument("--train-limit", type=int, help="use fewer images")
-    data.add_argument("--test-limit", type=int)
+    data.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out images that cannot be read, with a warning",
+    )
+    data.add_argument(
+        "--train-limit", type=int, help="train on so many images alone"
+    )
+    data.add_argument(
+        "--test-limit", type=int, help="test on so many images alone"
+    )

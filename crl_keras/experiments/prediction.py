@@ -8,7 +8,9 @@ import numpy as np
 from crl_keras.experiments import scores
 from crl_keras.experiments.comparison import crl_posterior
 from crl_keras.experiments.config import crl_parameters
+from crl_keras.experiments.config import loss_label
 from crl_keras.experiments.crops import Crop
+from crl_keras.experiments.image_trees import some
 from crl_keras.experiments.sources import unreadable
 
 
@@ -95,10 +97,18 @@ def load_classifier(path):
             "of one of its runs. Received none: train with --save-model."
         )
     if len(found) > 1:
-        names = ", ".join(str(p.parent) for p in found[:5])
+        names = [f"{p.parent} ({_trained(p)})" for p in found]
         raise ValueError(
             f"Expected one saved model in {path}. Received {len(found)}: "
-            f"{names}. Name the folder of one run."
+            f"{some(names)}. Name the folder of one run."
         )
     info = json.loads((found[0].parent / "model.json").read_text())
     return Classifier(keras.models.load_model(found[0]), info)
+
+
+def _trained(path):
+    """The loss, seed and fold of the run that saved a model."""
+    config = json.loads(path.with_name("config.json").read_text())
+    text = f"{loss_label(config['loss'])}, seed {config['seed']}"
+    fold = config.get("fold")
+    return text if fold is None else f"{text}, fold {fold}"

@@ -141,14 +141,21 @@ class TfdsSet:
         )
 
     def _part(self, name, start, end):
+        """The images from `start` to `end` of what a split has now."""
         split = self.split(name)
-        if "[" in split.notation:
-            raise ValueError(
-                f"Expected a whole split to take a part of. Received: "
-                f"{split.notation!r}. Leave out --train-limit, --test-limit "
-                "and --held-out."
-            )
-        notation = f"{split.notation}[{start or ''}:{end or ''}]"
+        whole, _, part = split.notation.partition("[")
+        first, last = 0, ""
+        if part:  # It is a part already, such as "train[:500]".
+            first, _, last = part.rstrip("]").partition(":")
+            if not (first + last).isdigit():
+                raise ValueError(
+                    "Expected a whole split to take a part of, or one in "
+                    f"images. Received: {split.notation!r}. Leave out "
+                    "--train-limit, --test-limit and --held-out."
+                )
+            first = int(first or 0)
+        last = last if end is None else first + end
+        notation = f"{whole}[{first + (start or 0) or ''}:{last}]"
         return TfdsSplit(notation, tfds_size(self.builder, notation))
 
     def pipeline(self, name, batch_size, crop=None, seed=None):

@@ -17,6 +17,7 @@ import uuid
 
 from crl_keras.experiments import sources
 from crl_keras.experiments._optional import require
+from crl_keras.experiments.comparison import counted
 from crl_keras.experiments.config import RunConfig
 from crl_keras.experiments.config import loss_label
 from crl_keras.experiments.config import make_head
@@ -280,7 +281,9 @@ def run_ray(plan, address, on_wait=None):
     """Runs a plan on a Ray cluster, one task a run.
 
     Args:
-        plan: `Plan`; its output must be a folder that all nodes share.
+        plan: `Plan`; the working directory, its output and its data must be
+            folders that all nodes share. Where the cluster has GPUs, a run
+            gets as many as it has devices.
         address: Address of the cluster, "auto" for the one of this machine,
             or "local" to start one here.
         on_wait: Function called every half second.
@@ -291,14 +294,17 @@ def run_ray(plan, address, on_wait=None):
         runtime_env={"env_vars": {"KERAS_BACKEND": plan.configs[0].backend}},
     )
     try:
-        run = ray.remote(num_cpus=1, max_retries=2)(_run_planned)
-        values = dict(
-            plan.to_dict(), output=str(pathlib.Path(plan.output).resolve())
-        )
-        waiting = [
-            run.remote(dict(values, configs=[config.to_dict()]))
-            for config in plan.pending()
-        ]
+        # Without a share of them a task would see no GPU at all.
+        gpus = ray.cluster_resources().get("GPU", 0) > 0
+        waiting = []
+        for config in plan.pending():
+            run = ray.remote(
+                num_cpus=1,
+                num_gpus=config.devices if gpus else 0,
+                max_retries=2,
+            )(_run_planned)
+            values = dict(plan.to_dict(), configs=[config.to_dict()])
+            waiting.append(run.remote(values, os.getcwd()))
         while waiting:
             done, waiting = ray.wait(waiting, timeout=0.5)
             for task in done:
@@ -309,7 +315,8 @@ def run_ray(plan, address, on_wait=None):
         ray.shutdown()
 
 
-def _run_planned(values):
+def _run_planned(values, folder):
+    os.chdir(folder)  # Paths of the plan may be relative.
     run_sweep(Plan.from_dict(values))
 
 
@@ -325,7 +332,8 @@ def run_line(config, result, done, total):
     else:
         how = (
             f"test error {result['last']['error']:.2%} after "
-            f"{result['epochs']} epochs, {result['wall_seconds']:.1f} s"
+            f"{counted(result['epochs'], 'epoch')}, "
+            f"{result['wall_seconds']:.1f} s"
         )
     return f"[{done}/{total}] {what}, {name}, {rate}: {how}"
 

@@ -129,6 +129,7 @@ def error_table(group):
     """The errors of a `Group`'s losses, and each against the baseline."""
     baseline = loss_label(group.baseline)
     by_loss = {c.loss: c for c in group.comparisons}
+    pairs = _pairs(group).capitalize()
     columns = (
         Column("Loss", ("loss",), numeric=False),
         Column("n", ("n", "n_diverged")),
@@ -156,9 +157,9 @@ def error_table(group):
             optional=True,
         ),
         Column(
-            "Seeds for 80% power",
+            f"{pairs} for 80% power",
             ("seeds_for_80_power",),
-            short="seeds\n80%",
+            short=f"{pairs.lower()}\n80%",
             optional=True,
         ),
         Column("", ("seeds_low", "seeds_high", "p_wilcoxon")),
@@ -183,7 +184,8 @@ def further_table(group):
         Column("p, Wilcoxon", ("p_wilcoxon",)),
         Column("Hedges's g, 95% CI", ("g", "g_low", "g_high")),
         Column(
-            "Seeds for 80% power, at the ends of the effect's CI",
+            f"{_pairs(group).capitalize()} for 80% power, at the ends of the "
+            "effect's CI",
             ("seeds_low", "seeds_high"),
         ),
         Column("McNemar, median p", ("p_mcnemar_median",)),
@@ -197,8 +199,8 @@ def further_table(group):
         "McNemar's test takes one seed's two trained networks and asks "
         "whether these two differ on this test set; it says nothing on other "
         "seeds. Its p-values are not corrected.",
-        "The numbers of seeds are as uncertain as the effect: they belong to "
-        "both ends of its interval, \N{INFINITY} where that holds 0.",
+        f"The numbers of {_pairs(group)} are as uncertain as the effect: they "
+        "belong to both ends of its interval, \N{INFINITY} where that holds 0.",
     )
     title = f"Further tests: {group.title}"
     return Table(title, columns, rows, notes, _context(group))
@@ -286,9 +288,10 @@ def rate_table(family):
             Column(loss_label(loss), tuple(f"{loss} {name}" for name in names))
         )
     rows = tuple(_rate_cells(group, family) for group in family.groups)
+    over = _over(family.groups[0])
     notes = (
         f"Test error in %, last epoch, mean {PLUS_MINUS} standard deviation "
-        "over the seeds (their number); the lowest of each loss is marked.",
+        f"over the {over} (their number); the lowest of each loss is marked.",
         *family.notes,
     )
     title = f"Error by learning rate and loss: {family.title}"
@@ -563,33 +566,45 @@ def _rate_cells(group, family):
     return tuple(cells)
 
 
+def _over(group):
+    """What a mean is over, and pairs have in common."""
+    return "seeds" if group.config.fold is None else "seeds and folds"
+
+
+def _pairs(group):
+    """What the pairs of a comparison are called."""
+    return "seeds" if group.config.fold is None else "pairs"
+
+
 def _error_notes(group):
     yield (
-        f"Mean {PLUS_MINUS} standard deviation (n {MINUS} 1) over the seeds. "
-        "Best epoch: the lowest test error of any epoch, chosen on the test "
-        "set itself and so optimistic; the tests use the last epoch."
+        f"Mean {PLUS_MINUS} standard deviation (n {MINUS} 1) over the "
+        f"{_over(group)}. Best epoch: the lowest test error of any epoch, "
+        "chosen on the test set itself and so optimistic; the tests use the "
+        "last epoch."
     )
     if not group.comparisons:
         return
     baseline = loss_label(group.baseline)
     tested = group.comparisons[0].family_size
     pairs = sorted({c.test.n for c in group.comparisons})
+    by = "seed" if group.config.fold is None else "seed and fold"
     made = (
         "with a paired t-test, two-sided. Holm's correction is over "
         f"{counted(tested, 'test')}, all of this table. The intervals are not "
         "corrected."
         if tested
-        else "of too few seeds for a test."
+        else f"of too few {_pairs(group)} for a test."
     )
     yield (
         f"Difference: loss minus {baseline}, a negative one is in favour of "
-        f"the loss; paired by seed ({listed([str(n) for n in pairs])} "
+        f"the loss; paired by {by} ({listed([str(n) for n in pairs])} "
         f"{'pair' if pairs == [1] else 'pairs'}), {made}"
     )
     yield (
         "Effect: mean difference over the standard deviation of the "
-        "differences. Seeds: what a paired t-test at 0.05 needs to find an "
-        "effect as large as the one seen with 80% power."
+        f"differences. {_pairs(group).capitalize()}: what a paired t-test at "
+        "0.05 needs to find an effect as large as the one seen with 80% power."
     )
 
 
@@ -598,7 +613,7 @@ def _calibration_notes(group, rows):
     yield (
         "Test set; lower is better. ECE: 15 bins of equal mass, biased "
         f"upwards for few samples a bin. Mean {PLUS_MINUS} standard deviation "
-        "over the seeds."
+        f"over the {_over(group)}."
     )
     if "CRL posterior" in methods:
         yield (

@@ -305,7 +305,8 @@ class SparseMarginCrossEntropy(PerSampleLoss):
     `ASoftmaxDense` (A-Softmax, SphereFace) as the last layer, whose output it
     takes unchanged. In training it is the cross-entropy with the score of the
     correct class reduced by the margin; in `evaluate` and validation it is the
-    plain cross-entropy of the scores. The module says why it is so.
+    plain cross-entropy of the scores. A loss is given the labels and the
+    output alone, so in training the layer hands over both scores of each class.
 
     Args:
         classes: Number of classes, integer >= 2, the `units` of the layer.

@@ -293,7 +293,7 @@ def test_rows_that_repeat_count_once(tmp_path):
     write(tmp_path, files)
     once = tiny(tmp_path, 1)
     text = "\r\n".join([head, *rows, rows[3], *rows[5:7], "", rows[0]])
-    write(tmp_path, {name: text})
+    write(tmp_path, {name: "\ufeff" + text})
     again = tiny(tmp_path, 1)
     assert again.test.paths == once.test.paths
     assert again.fingerprint == once.fingerprint

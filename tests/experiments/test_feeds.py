@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from crl_keras.experiments import feeds
+from crl_keras.experiments import sources
 from crl_keras.experiments.datasets import load_dataset
 from crl_keras.experiments.feeds import make_feed
 from crl_keras.experiments.image_files import FileDataset
@@ -310,3 +311,33 @@ def test_fit_reads_no_batch_for_nothing():
     model.fit(**feed.for_fit(), epochs=3, shuffle=False, verbose=0)
     assert feed.steps > 100
     assert 0 <= len(read) - 3 * feed.steps <= 10
+
+
+@once
+@pytest.mark.parametrize(
+    "name, mode, reads",
+    [
+        ("a.tiff", "RGB", False),
+        ("a.bmp", "P", False),
+        ("a.bmp", "RGB", True),
+        ("a.png", "P", True),
+        ("a.webp", "RGB", True),
+    ],
+)
+def test_what_tensorflow_does_not_read_is_said_before_training(
+    files, tmp_path, name, mode, reads
+):
+    path = tmp_path / name
+    Image.new("RGB", (30, 20), (200, 40, 90)).convert(mode).save(path)
+    split = FileSplit((*files.test.paths, str(path)), np.arange(8) % 3)
+    data = FileDataset("made", files.without_boxes().train, split, CLASSES)
+    assert sources.readable(data, reader="pillow") is data
+    if not reads:
+        with pytest.raises(OSError, match=f"{name}.*--reader pillow"):
+            sources.readable(data, reader="tf.data")
+        return
+    assert sources.readable(data, reader="tf.data") is data
+    for reader in ("pillow", "tf.data"):
+        *_, (images, _) = make_feed(data, recipe(), 0, reader).ordered("test")
+        found = images[-1].astype(int) - (200, 40, 90)
+        assert np.abs(found).max() < 8, reader

@@ -88,7 +88,11 @@ def test_cub_as_an_archive(tmp_path, name):
 def test_cub_lists_that_an_editor_has_touched(tmp_path):
     files, rows = cub_files()
     lists = {k: v for k, v in files.items() if k.endswith(".txt")}
-    touched = {k: v.replace("\n", " \r\n") for k, v in lists.items()}
+    # A mark of the byte order, other ends of lines, empty lines.
+    touched = {
+        k: "\ufeff" + v.replace("\n", " \r\n") + "\r\n \r\n"
+        for k, v in lists.items()
+    }
     check_cub(tiny(read_cub, write(tmp_path, files | touched)), rows)
 
 

@@ -166,6 +166,12 @@ def test_adience_is_paired_by_fold(tmp_path, tiny_network):
     np.testing.assert_allclose(comparison.differences, expected)
     assert any("not independent" in note for note in group.notes)
     assert "5 pairs of seed and fold" in verdict(comparison)
+    for made in (tables.error_table, tables.further_table):
+        text = tables.to_markdown(made(group))
+        assert "Pairs for 80% power" in text and "eeds for 80" not in text
+    text = tables.to_markdown(tables.error_table(group))
+    assert "over the seeds and folds" in text
+    assert "paired by seed and fold (5 pairs)" in text
     table = tables.fold_table(group)
     for row, loss in zip(table.rows, ("ce", crl), strict=True):
         for cell, name in ((3, "accuracy"), (4, "one_off_accuracy")):
@@ -313,11 +319,46 @@ def test_a_saved_model_is_asked_by_its_own_names(tmp_path, tiny_network):
         classifier(folder / "images.txt")
     with pytest.raises(FileNotFoundError, match="--save-model"):
         load_classifier(tmp_path)
-    other = tmp_path / "runs" / "other"
-    other.mkdir()
-    (other / "model.keras").write_bytes(b"")
-    with pytest.raises(ValueError, match="Received 2.*one run"):
+    more = make_plan(tmp_path / "runs", folder, ["ce"], True, dataset="cub")
+    run(more)
+    with pytest.raises(ValueError, match="Received 2.*one run") as error:
         load_classifier(tmp_path / "runs")
+    assert f"{record.path} (CRL, seed 0)" in str(error.value)
+    assert "(CE, seed 0)" in str(error.value)
+
+
+def test_images_in_memory_are_asked_about_by_their_files(tmp_path):
+    """Grey ones of one size, which the test does not crop."""
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        image = rng.integers(0, 200, (12, 12), np.uint8)
+        image[:, :6] += np.uint8(55 * (i % 2))
+        path = tmp_path / "pets" / "cat dog".split()[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    (config,) = make_configs(
+        ["crl"],
+        [0],
+        [get_recipe("short", epochs=2, batch_size=6)],
+        dataset=f"folder:{tmp_path / 'pets'}",
+        network="mlp",
+        backend=BACKEND,
+    )
+    options = training.Options(save_model=True)
+    plan = Plan((config,), str(tmp_path / "runs"), options=options)
+    (record,) = run(plan)
+    data = sweep.prepare_dataset(plan, record.config)
+    classifier = load_classifier(plan.output)
+    files = {
+        np.asarray(Image.open(path)).tobytes(): path
+        for path in (tmp_path / "pets").rglob("*.png")
+    }
+    logits = record.logits()["test"]
+    for pixels, x in zip(data.test.images, logits, strict=True):
+        found = dict(classifier(files[pixels.tobytes()]))
+        p = np.exp(x) / np.exp(x).sum()
+        for name, value in zip(data.class_names, p, strict=True):
+            assert found[name] == pytest.approx(float(value), abs=1e-5)
 
 
 def trained(config, feed, epochs=1):
@@ -459,7 +500,12 @@ def test_a_checkpoint_of_one_s_own(tmp_path):
             "Expected bounding boxes in digits",
         ),
         ("predict.py", ["nowhere", "a.jpg"], "--save-model"),
+        ("predict.py", ["nowhere", "a.jpg", "--top", "0"], "at least 1"),
         ("compare_losses.py", ["--weights", "none"], "for a backbone"),
+        ("compare_losses.py", ["--seeds", "0"], "--seeds must be at least 1"),
+        ("compare_losses.py", ["--freeze-backbone"], "for a backbone"),
+        ("compare_losses.py", ["--crop", "random"], "by --image-size"),
+        ("compare_losses.py", ["--baseline", "mse"], "mse"),
     ],
 )
 def test_what_the_user_can_mend(tmp_path, script, arguments, message):
@@ -481,6 +527,32 @@ def test_the_runs_are_listed_and_not_made(tmp_path):
     assert len(re.findall("to do", out)) == 20 + 1
     assert "fold 4" in out and "20 of 20 runs to do" in out
     assert not [*tmp_path.glob("runs/*/*")]
+
+
+@once
+def test_a_loss_in_two_spellings_is_one(tmp_path):
+    losses = ("crl", "crl(beta=1)", "crl(alpha=1.5,beta=1.0)")
+    command = ("compare_losses.py", "--list", "--seeds", "2", "--losses")
+    out = finished(start(*command, *losses, cwd=tmp_path))
+    assert "2 of 2 runs to do" in out
+
+
+@once
+def test_a_model_that_was_not_kept_is_said(tmp_path):
+    command = (
+        "compare_losses.py --dataset digits --network logistic --losses ce "
+        "--seeds 1 --epochs 1 --output out"
+    ).split()
+    finished(start(*command, cwd=tmp_path))
+    again = finished(start(*command, "--save-model", cwd=tmp_path))
+    assert "1 kept no model" in again
+    (result,) = tmp_path.glob("out/*/result.json")
+    result.unlink()
+    finished(start(*command, "--save-model", cwd=tmp_path))
+    assert "kept no model" not in finished(
+        start(*command, "--save-model", cwd=tmp_path)
+    )
+    assert (result.parent / "model.keras").exists()
 
 
 @once

@@ -1,6 +1,8 @@
 """Recipes: what they hold, what they refuse, and what Keras makes of them."""
 
 import dataclasses
+import pathlib
+import re
 
 import keras
 import numpy as np
@@ -10,10 +12,12 @@ from keras.ops import convert_to_numpy as to_numpy
 from crl_keras.experiments import recipes
 from crl_keras.experiments.recipes import RECIPES
 from crl_keras.experiments.recipes import Recipe
+from crl_keras.experiments.recipes import default_recipe
 from crl_keras.experiments.recipes import get_recipe
 from crl_keras.layers import RandomPadCrop
 from crl_keras.optimizers import CoupledSGD
 
+REPOSITORY = pathlib.Path(__file__).parents[2]
 FIELDS = {
     "name": "mine",
     "epochs": 4,
@@ -409,3 +413,36 @@ def test_randaugment_is_drawn_from_the_seed():
     assert np.abs(found - images).max() > 10
     assert np.abs(augmented(2) - found).max() > 10
     np.testing.assert_array_equal(augmented(1, training=False), images)
+
+
+@pytest.mark.once
+def test_the_documentation_has_every_recipe():
+    """The columns of numbers in docs/comparing.md are those of `RECIPES`."""
+    text = (REPOSITORY / "docs" / "comparing.md").read_text()
+    rows = {}
+    for line in text.splitlines():
+        if line.startswith("| `") and line.count("|") == 10:
+            name, *cells = [cell.strip() for cell in line.split("|")[1:-1]]
+            rows[name.strip("`")] = cells
+    assert [*rows] == [*RECIPES]
+    for name, recipe in RECIPES.items():
+        optimizer, rate, drops, epochs, batch, decay, seen, default = rows[name]
+        assert optimizer.split(",")[0].lower() == recipe.optimizer
+        assert (f"momentum {recipe.momentum:g}" in optimizer) == (
+            recipe.momentum > 0
+        )
+        assert ("Nesterov" in optimizer) == recipe.nesterov
+        assert float(rate) == recipe.learning_rate
+        found = re.findall(r"[\d.]+", drops.partition("never")[0])
+        expected = [share * recipe.epochs for share in recipe.milestones]
+        assert [*map(float, found)] == pytest.approx(expected)
+        assert int(epochs) == recipe.epochs
+        assert int(batch) == recipe.batch_size
+        assert float(decay) == recipe.weight_decay
+        assert ("mirror" in seen) == (recipe.augmentation != "none")
+        assert (f" {recipe.image_size}" in seen) == bool(recipe.image_size)
+        for dataset in re.findall("`(.*?)`", default):
+            assert default_recipe(dataset, "keras/resnet50") == name
+    assert default_recipe("adience_faces", "keras/resnet50") == "adience"
+    assert default_recipe("cifar10", "resnet20") == "short"
+    assert default_recipe("folder:pets", "keras/resnet50") == "finetune"

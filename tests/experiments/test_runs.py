@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import keras
 import numpy as np
@@ -285,6 +286,70 @@ def test_workers_make_the_same_records(tmp_path):
     assert sum("test error" in line for line in lines) == 4
 
 
+def test_two_commands_with_workers_share_a_folder(tmp_path):
+    """Each makes its own runs, whatever plan the other wrote there."""
+    first = make_plan(tmp_path, ["ce"], epochs=1)
+    second = make_plan(tmp_path, ["crl"], epochs=1)
+    sweep.check_plan(first)
+    other = []
+
+    def start_second():
+        if not other:
+            other.append(1)
+            sweep.run_workers(second, 1)
+
+    sweep.run_workers(first, 1, on_wait=start_second)
+    losses = {record.config.loss for record in read_records(tmp_path)}
+    assert losses == {"ce", "crl(alpha=1.5,beta=1)"}
+    assert not [*tmp_path.glob("plan-*.json")]
+
+
+class Cluster:
+    """What `run_ray` asks of Ray."""
+
+    def __init__(self, gpus):
+        self.gpus, self.shares, self.tasks = gpus, [], []
+
+    def init(self, **arguments):
+        pass
+
+    def cluster_resources(self):
+        return {"CPU": 4.0} | ({"GPU": self.gpus} if self.gpus else {})
+
+    def remote(self, num_gpus, **resources):
+        self.shares.append(num_gpus)
+        return lambda function: types.SimpleNamespace(
+            remote=lambda *arguments: arguments
+        )
+
+    def wait(self, waiting, timeout):
+        return waiting[:1], waiting[1:]
+
+    def get(self, task):
+        self.tasks.append(task)
+
+    def shutdown(self):
+        pass
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "gpus, devices, share", [(0, 1, 0), (8, 1, 1), (8, 2, 2)]
+)
+def test_runs_on_ray_get_their_share_of_the_gpus(
+    tmp_path, monkeypatch, gpus, devices, share
+):
+    """A task without a share would see no GPU."""
+    cluster = Cluster(gpus)
+    monkeypatch.setattr(sweep, "require", lambda *names: cluster)
+    plan = make_plan(tmp_path, devices=devices)
+    sweep.run_ray(plan, "auto")
+    assert len(cluster.tasks) == len(plan.configs) == 2
+    assert cluster.shares == [share, share]
+    for values, folder in cluster.tasks:
+        assert len(values["configs"]) == 1 and folder == os.getcwd()
+
+
 def test_a_worker_that_fails_is_said(tmp_path):
     plan = make_plan(tmp_path, network="none_such")
     with pytest.raises(RuntimeError, match="worker-0.log.*goes on from there"):
@@ -370,6 +435,10 @@ def test_two_devices_train_as_one(tmp_path):
     ((key, two),) = run(plan).items()
     for a, b in zip(two.history, one[key].history, strict=True):
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
+    if BACKEND == "jax":
+        uneven = make_plan(tmp_path / "odd", devices=2, test_limit=99)
+        with pytest.raises(ValueError, match="batches of .*99.*--test-limit"):
+            run(uneven)
     with pytest.raises(ValueError, match="at most the 2"):
         run(make_plan(tmp_path / "three", devices=3, **common))
 

@@ -203,8 +203,17 @@ def test_splits_and_parts_of_them(tfds_dir):
     for split in ("absent", "train[5:5]", "train[?]"):
         with pytest.raises(ValueError, match=r"\'?" + re.escape(split)):
             open_set(tfds_dir, test_split=split)
-    with pytest.raises(ValueError, match="whole split.*'train.:18.'"):
-        data.hold_out(0.1)
+    held = data.hold_out(0.1)
+    assert numbers(held.pipeline("train", 20, CROP)) == [*range(16)]
+    assert numbers(held.pipeline("held_out", 10, CROP)) == [16, 17]
+    shares = open_set(
+        tfds_dir,
+        "only_train",
+        train_split="train[:80%]",
+        test_split="train[80%:]",
+    )
+    with pytest.raises(ValueError, match="whole split.*'train.:80%.'"):
+        shares.hold_out(0.1)
 
 
 @pytest.mark.once
@@ -217,6 +226,11 @@ def test_a_part_is_held_out_or_left_out(tfds_dir):
     small = data.limit(train=5, test=3)
     assert numbers(small.pipeline("train", 10, CROP)) == [*range(5)]
     assert len(small.labels("test")) == 3
+    both = small.hold_out(0.4)
+    assert numbers(both.pipeline("train", 10, CROP)) == [*range(3)]
+    assert numbers(both.pipeline("held_out", 10, CROP)) == [3, 4]
+    late = open_set(tfds_dir, train_split="train[4:20]").limit(train=6)
+    assert numbers(late.pipeline("train", 10, CROP)) == [*range(4, 10)]
     assert data.limit(train=100).train == data.train
     assert data.hold_out(0.0) is data
     found = {d.fingerprint for d in (data, held, small)}
