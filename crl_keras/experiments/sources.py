@@ -37,6 +37,7 @@ TFDS_NAMES = {
 }
 READERS = ("auto", "memory", "pillow", "tf.data")
 CHUNK = 64
+_READABLE = set()  # Files, as they are now, that this process could decode.
 
 
 def resolve_reader(name, resized, reader="auto"):
@@ -300,6 +301,9 @@ def unreadable(path, error):
 
 def _unreadable(name, paths, reader):
     """{path: error} of the images that cannot be decoded."""
+    # Folds share their images.
+    stamps = {path: _stamp(path, reader) for path in paths}
+    paths = [path for path in paths if stamps[path] not in _READABLE]
     chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
     shown = types.SimpleNamespace(total=len(chunks), done=0)
     broken = {}
@@ -312,7 +316,13 @@ def _unreadable(name, paths, reader):
             broken.update(found)
             shown.done += 1
             progress.update()
+    _READABLE.update(stamps[path] for path in paths if path not in broken)
     return broken
+
+
+def _stamp(path, reader):
+    found = os.stat(path)
+    return path, reader, found.st_mtime_ns, found.st_size
 
 
 def _unreadable_of(paths, reader):

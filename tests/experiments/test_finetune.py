@@ -183,11 +183,20 @@ def test_adience_is_paired_by_fold(tmp_path, tiny_network):
 
 
 @once
-def test_a_fold_is_a_test_of_its_own(tmp_path, tiny_network):
+def test_a_fold_is_a_test_of_its_own(tmp_path, monkeypatch):
     folder = disk_layouts.write(
         tmp_path / "adience", disk_layouts.adience_files()
     )
+    decoded, decode = [], sources._unreadable_of
+
+    def count(paths, reader):
+        decoded.extend(paths)
+        return decode(paths, reader)
+
+    monkeypatch.setattr(sources, "_unreadable_of", count)
     found = [sources.open_dataset("adience", folder, fold) for fold in range(5)]
+    # The folds share their images, each of which is checked once.
+    assert len(decoded) == len(set(decoded)) == 80
     tested = [set(data.test.paths) for data in found]
     assert not set.intersection(*tested)
     assert len({data.fingerprint for data in found}) == 5
