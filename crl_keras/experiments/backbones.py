@@ -54,13 +54,20 @@ LIBRARIES = {
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def default_library(backbone):
+def default_library(backbone, weights="none"):
     """The library a backbone is taken from when none is chosen.
+
+    The first that has it, with the weights that are asked for.
 
     >>> default_library("resnet50"), default_library("mobilenet_v2")
     ('keras_cv', 'keras')
+    >>> default_library("resnet34", "imagenet")
+    'keras_hub'
     """
-    return "keras_cv" if backbone in RESNETS else "keras"
+    having = [key for key, names in LIBRARIES.items() if backbone in names]
+    if weights == "imagenet":
+        having = [key for key in having if backbone in IMAGENET[key]] or having
+    return having[0] if having else "keras_cv"
 
 
 def check_backbone(name, weights="none"):
@@ -137,20 +144,22 @@ def build_backbone(name, input_shape, classes, weights="none", frozen=False):
         )
     library, _, backbone_name = name.partition("/")
     make = {"keras_cv": _keras_cv, "keras_hub": _keras_hub, "keras": _keras}
+    require(library, library)
     try:
         backbone, scaling = make[library](
             backbone_name, tuple(input_shape), weights == "imagenet"
         )
-    except (ImportError, ValueError):
-        raise
-    # Whatever the library and its server bring forth.
+    # Whatever the library and its server bring forth, an ImportError of
+    # huggingface_hub included.
     except Exception as error:
         if weights != "imagenet":
             raise
         raise OSError(
-            f"The ImageNet weights of {name} could not be fetched ({error}). "
-            "Run this once where there is a network, which keeps them in the "
-            "library's cache; or give --weights PATH, or --weights none"
+            f"The ImageNet weights of {name} could not be fetched or used "
+            f"({error}). Run this once where there is a network, which keeps "
+            "them in the library's cache; those of timm (hf://) need: pip "
+            "install huggingface_hub. Or give --weights PATH, or --weights "
+            "none"
         ) from error
     if weights not in ("none", "imagenet"):
         backbone.load_weights(pathlib.Path(weights).expanduser())

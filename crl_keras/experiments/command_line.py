@@ -60,8 +60,8 @@ def finetune_parser(description, dataset):
     what.add_argument(
         "--library",
         choices=("keras_cv", "keras_hub", "keras"),
-        help="where the backbone comes from (keras_cv; keras.applications for "
-        "mobilenet_v2)",
+        help="where the backbone comes from (the first of these that has its "
+        "weights)",
     )
     _add_losses(what, ["crl"], seeds=1)
     if dataset is None:
@@ -291,7 +291,8 @@ def new_parser(description):
 def _library(arguments):
     from crl_keras.experiments.backbones import default_library
 
-    return arguments.library or default_library(arguments.backbone)
+    weights = arguments.weights or "imagenet"
+    return arguments.library or default_library(arguments.backbone, weights)
 
 
 def _folds(dataset, fold):

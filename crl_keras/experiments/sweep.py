@@ -17,6 +17,7 @@ import uuid
 
 from crl_keras.experiments import sources
 from crl_keras.experiments._optional import require
+from crl_keras.experiments.backbones import build_backbone
 from crl_keras.experiments.comparison import counted
 from crl_keras.experiments.config import RunConfig
 from crl_keras.experiments.config import loss_label
@@ -132,10 +133,10 @@ def _prepared(plan, config):
 
 
 def check_plan(plan):
-    """Loads the data and looks at the records, before anything is trained.
+    """Loads data and weights and looks at the records, before any training.
 
-    Raises OSError if the records cannot be written, ValueError if records
-    that are there were made from other data.
+    Raises OSError if the records cannot be written or weights not be fetched,
+    ValueError if records that are there were made from other data.
     """
     if plan.options.tensorboard:
         require("tensorflow", "tensorboard")
@@ -147,7 +148,7 @@ def check_plan(plan):
         make_loss(config.loss, 2, recipe.soft_labels, recipe.label_smoothing)
         make_head(config.loss, 2)
     cache, needed = {}, 0
-    made_of = {}
+    made_of, fetched = {}, set()
     for record in read_records(plan.output):
         key = (record.config.group, record.config.fold)
         made_of[key] = record.result["dataset"]["fingerprint"]
@@ -155,6 +156,10 @@ def check_plan(plan):
         data = prepare_dataset(plan, config, cache)
         feed = make_feed(data, config.recipe, config.seed, config.reader)
         _check_devices(config, feed)
+        if config.weights == "imagenet" and config.network not in fetched:
+            # Weights that cannot be fetched stop nothing halfway.
+            build_backbone(config.network, feed.input_shape, 2, "imagenet")
+            fetched.add(config.network)
         RunFolder(plan.output, config).check_data(data)
         key = (config.group, config.fold)
         found = made_of.get(key, data.fingerprint)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crl_keras.experiments import backbones
 from crl_keras.experiments import sources
 from crl_keras.experiments import sweep
 from crl_keras.experiments import tables
@@ -565,15 +566,91 @@ def test_a_model_that_was_not_kept_is_said(tmp_path):
 
 
 @once
-def test_weights_that_cannot_be_fetched(tmp_path, monkeypatch):
-    """What KerasCV raises without a network becomes advice."""
-    from crl_keras.experiments import backbones
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("Max retries exceeded with url"),
+        # What KerasHub says of timm's weights where a package is missing.
+        ImportError("requires the `huggingface_hub` package"),
+        ValueError("Unknown preset"),
+    ],
+)
+def test_weights_that_cannot_be_fetched(tmp_path, monkeypatch, error):
+    """What a library raises becomes advice, before anything is trained."""
 
     def offline(name, input_shape, imagenet):
-        raise ConnectionError("Max retries exceeded with url")
+        raise error
 
     monkeypatch.setattr(backbones, "_keras_cv", offline)
+    plan = make_plan(
+        tmp_path / "runs",
+        cub(tmp_path),
+        dataset="cub",
+        network="keras_cv/resnet50",
+        weights="imagenet",
+    )
     with pytest.raises(OSError, match="could not be fetched.*--weights none"):
-        backbones.build_backbone(
-            "keras_cv/resnet50", (32, 32, 3), 2, "imagenet"
+        run(plan)
+    assert not [*tmp_path.glob("runs/*/config.json")]
+
+
+@once
+@pytest.mark.parametrize(
+    "script, backbone, library",
+    [
+        ("finetune_cub.py", "resnet50", "keras_cv"),
+        ("finetune_cars.py", "mobilenet_v2", "keras"),
+        ("finetune_adience.py", "resnet34", "keras_hub"),
+        ("finetune_adience.py", "resnet152_v2", "keras"),
+    ],
+)
+def test_a_backbone_comes_from_where_its_weights_are(
+    tmp_path, script, backbone, library
+):
+    command = (script, "--backbone", backbone, "--data-dir", "x", "--list")
+    out = finished(start(*command, cwd=tmp_path))
+    assert f"  {library}/{backbone}  " in out
+
+
+@once
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize(
+    "network", ["keras_hub resnet18", "keras mobilenet_v2"]
+)
+def test_no_tensorflow_is_needed(tmp_path, backend, network):
+    """From image files to a model that is asked, with TensorFlow blocked."""
+    for i in range(8):
+        path = tmp_path / "pets" / f"{i % 2}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30), (30 * i, 0, 0)).save(path)
+    code = (
+        "import os, runpy, sys\n"
+        "class Hidden:\n"
+        "    def __init__(self, finder):\n"
+        "        self.finder = finder\n"
+        "    def __getattr__(self, name):\n"
+        "        return getattr(self.finder, name)\n"
+        "    def find_spec(self, name, *where):\n"
+        "        if name.split('.')[0] != 'tensorflow':\n"
+        "            return self.finder.find_spec(name, *where)\n"
+        "sys.meta_path[:] = map(Hidden, sys.meta_path)\n"
+        "sys.argv = sys.argv[1:]\n"
+        "sys.path.insert(0, os.path.dirname(sys.argv[0]))\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    library, backbone = network.split()
+    for words in (
+        ["finetune.py", "--library", library, "--backbone", backbone]
+        + "--dataset folder:pets --weights none --image-size 32 --epochs 1 "
+        "--batch-size 4 --held-out 0 --output runs".split(),
+        ["predict.py", "runs", "pets/0/0.png"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(EXAMPLES / words[0]), *words[1:]],
+            cwd=tmp_path,
+            env=dict(os.environ, KERAS_BACKEND=backend, COLUMNS="100"),
+            capture_output=True,
+            text=True,
         )
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert "%  " in done.stdout

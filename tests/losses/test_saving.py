@@ -93,6 +93,14 @@ def examples():
         "sparse": crl_keras.SparseCompetingRatioLoss(ignore_class=2, **options),
         "dense function": crl_keras.competing_ratio_loss,
         "sparse function": crl_keras.sparse_competing_ratio_loss,
+        "dense focal": losses.FocalLoss(gamma=3.0, from_logits=True),
+        "sparse tamed": losses.SparseTamedCrossEntropy(
+            alpha=0.5, from_logits=True
+        ),
+        "dense dual": losses.DualCrossEntropy(beta=2.0, from_logits=True),
+        "sparse released": losses.ReleasedCompetingRatioLoss(
+            alpha=0.5, from_logits=True
+        ),
     }
 
 
