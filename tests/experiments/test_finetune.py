@@ -613,11 +613,11 @@ def test_a_backbone_comes_from_where_its_weights_are(
 
 
 @once
-@pytest.mark.parametrize("backend", ["jax", "torch"])
 @pytest.mark.parametrize(
-    "network", ["keras_hub resnet18", "keras mobilenet_v2"]
+    "backend, library, backbone",
+    [("jax", "keras_hub", "resnet18"), ("torch", "keras", "mobilenet_v2")],
 )
-def test_no_tensorflow_is_needed(tmp_path, backend, network):
+def test_no_tensorflow_is_needed(tmp_path, backend, library, backbone):
     """From image files to a model that is asked, with TensorFlow blocked."""
     for i in range(8):
         path = tmp_path / "pets" / f"{i % 2}" / f"{i}.png"
@@ -638,7 +638,6 @@ def test_no_tensorflow_is_needed(tmp_path, backend, network):
         "sys.path.insert(0, os.path.dirname(sys.argv[0]))\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
-    library, backbone = network.split()
     for words in (
         ["finetune.py", "--library", library, "--backbone", backbone]
         + "--dataset folder:pets --weights none --image-size 32 --epochs 1 "
