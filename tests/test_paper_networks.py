@@ -136,6 +136,21 @@ def test_logits_are_those_of_pytorch(family, no_draws):
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("name", ["logistic", "mlp", "zhu2018"])
+def test_small_networks_are_those_of_pytorch(name, no_draws):
+    import torch_twins
+
+    model = networks.build_network(name, (12, 12, 3), CLASSES)
+    twin = getattr(torch_twins, name)(12, 3, CLASSES).eval()
+    fill(model)
+    torch_twins.copy_weights(model, twin)
+    x = np.random.default_rng(0).normal(size=(4, 12, 12, 3)).astype("float32")
+    expected = call_twin(twin, x)
+    assert expected.std(0).min() > 0.01
+    found = model.predict_on_batch(x)
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
+
+
 @every_family
 def test_batch_statistics_are_those_of_pytorch(family, no_draws):
     import torch_twins

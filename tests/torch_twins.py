@@ -190,6 +190,41 @@ def mobilenet(channels, classes, stages, last):
     return finish(layers, last, classes)
 
 
+class Flatten(nn.Module):
+    """Channels last, as in Keras."""
+
+    def forward(self, x):
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def logistic(side, channels, classes):
+    return nn.Sequential(Flatten(), nn.Linear(side**2 * channels, classes))
+
+
+def mlp(side, channels, classes):
+    return nn.Sequential(
+        Flatten(),
+        nn.Linear(side**2 * channels, 256),
+        nn.ReLU(),
+        nn.Linear(256, 256),
+        nn.ReLU(),
+        nn.Linear(256, classes),
+    )
+
+
+def zhu2018(side, channels, classes):
+    layers = []
+    for width in (32, 64):
+        for padding in (1, 0):
+            layers.append(nn.Conv2d(channels, width, 3, padding=padding))
+            layers.append(nn.ReLU())
+            channels = width
+        layers += [nn.MaxPool2d(2), nn.Dropout(0.25)]
+        side = (side - 2) // 2
+    layers += [Flatten(), nn.Linear(side**2 * channels, 512), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Dropout(0.5), nn.Linear(512, classes))
+
+
 def pairs(model, twin):
     """Layers of the Keras model with weights, each with its twin."""
     kinds = (
@@ -214,7 +249,9 @@ def is_conv(module):
 
 
 def created(layer):
-    """Keras counts the layers of a kind: conv2d, conv2d_1, conv2d_2."""
+    """Keras counts the layers of a kind: dense, dense_1, and logits at last."""
+    if layer.name == "logits":
+        return float("inf")
     number = layer.name.rpartition("_")[2]
     return int(number) if number.isdigit() else 0
 

@@ -415,6 +415,26 @@ def test_randaugment_is_drawn_from_the_seed():
     np.testing.assert_array_equal(augmented(1, training=False), images)
 
 
+def test_the_head_learns_at_its_own_rate_from_the_first_step():
+    dense = keras.layers.Dense
+    model = keras.Sequential(
+        [
+            keras.Input((1,)),
+            dense(1, use_bias=False),
+            dense(2, use_bias=False, name="logits"),
+        ]
+    )
+    before = [np.ones((1, 1), "float32"), np.ones((1, 2), "float32")]
+    model.set_weights(before)
+    recipe = Recipe(**FIELDS, head_rate=10.0)
+    optimizer = recipes.make_optimizer(recipe, steps_per_epoch=5)
+    gradients = [keras.ops.convert_to_tensor(value) for value in before]
+    optimizer.apply(gradients, model.trainable_variables)
+    below, head = model.get_weights()
+    np.testing.assert_allclose(below, 1 - 0.1, rtol=1e-6)
+    np.testing.assert_allclose(head, 1 - 1.0, atol=1e-6)
+
+
 @pytest.mark.once
 def test_the_documentation_has_every_recipe():
     """The columns of numbers in docs/comparing.md are those of `RECIPES`."""
