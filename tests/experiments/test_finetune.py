@@ -499,7 +499,7 @@ def test_a_checkpoint_of_one_s_own(tmp_path):
         ("finetune_cub.py", ["--weights", "nowhere.h5"], "does not exist"),
         (
             "finetune_cub.py",
-            ["--backbone", "resnet34", "--weights", "imagenet"],
+            ["--backbone", "resnet34", "--library", "keras_cv"],
             "Take it from keras_hub",
         ),
         ("finetune_cub.py", ["--weights", "none"], "--data-dir"),
