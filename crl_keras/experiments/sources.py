@@ -321,7 +321,10 @@ def _unreadable(name, paths, reader):
 
 
 def _stamp(path, reader):
-    found = os.stat(path)
+    try:
+        found = os.stat(path)
+    except OSError:  # A link that leads nowhere: Pillow says so.
+        return path, reader
     return path, reader, found.st_mtime_ns, found.st_size
 
 

@@ -286,9 +286,9 @@ def run_ray(plan, address, on_wait=None):
     """Runs a plan on a Ray cluster, one task a run.
 
     Args:
-        plan: `Plan`; the working directory, its output and its data must be
-            folders that all nodes share. Where the cluster has GPUs, a run
-            gets as many as it has devices.
+        plan: `Plan`; its output and its data must be folders that all nodes
+            share, and so the working directory where paths are relative. Where
+            the cluster has GPUs, a run gets as many as it has devices.
         address: Address of the cluster, "auto" for the one of this machine,
             or "local" to start one here.
         on_wait: Function called every half second.
@@ -308,7 +308,11 @@ def run_ray(plan, address, on_wait=None):
                 num_gpus=config.devices if gpus else 0,
                 max_retries=2,
             )(_run_planned)
-            values = dict(plan.to_dict(), configs=[config.to_dict()])
+            values = dict(
+                plan.to_dict(),
+                configs=[config.to_dict()],
+                output=os.path.abspath(plan.output),
+            )
             waiting.append(run.remote(values, os.getcwd()))
         while waiting:
             done, waiting = ray.wait(waiting, timeout=0.5)
@@ -321,7 +325,8 @@ def run_ray(plan, address, on_wait=None):
 
 
 def _run_planned(values, folder):
-    os.chdir(folder)  # Paths of the plan may be relative.
+    if os.path.isdir(folder):  # Paths of the plan may be relative.
+        os.chdir(folder)
     run_sweep(Plan.from_dict(values))
 
 

@@ -292,6 +292,10 @@ def test_a_folder_of_images_of_many_sizes(tmp_path, tiny_network):
     with pytest.warns(UserWarning, match="1 unreadable images skipped.*0.png"):
         data = sources.open_dataset(name, resized=True, skip_unreadable=True)
     assert len(data.train) + len(data.test) == 11
+    broken.unlink()
+    broken.symlink_to(tmp_path / "gone")
+    with pytest.raises(OSError, match=r"cat.0.png.*--skip-unreadable"):
+        sources.open_dataset(name, resized=True)
     with pytest.raises(FileNotFoundError, match="unpacked folder"):
         sources.open_dataset("folder:nowhere", resized=True)
 
