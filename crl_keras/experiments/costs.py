@@ -11,6 +11,8 @@ import math
 import pathlib
 import time
 
+from crl_keras.experiments.backbones import check_backbone
+
 RATES = pathlib.Path(__file__).parent / "rates.csv"
 
 # Millions of multiplications and additions of one image, forwards, and the
@@ -31,6 +33,7 @@ MACS = {
     "vgg19": (398.1, 32),
     "densenet40": (264.8, 32),
     "mobilenetv2": (91.2, 32),
+    "backbone/resnet18": (1814, 224),
     "backbone/resnet34": (3664, 224),
     "backbone/resnet50": (4089, 224),
     "backbone/resnet101": (7801, 224),
@@ -121,6 +124,34 @@ def choose_device(rates, device=None):
     return name, tuple(found[name])
 
 
+def measured_size(network, image_size=None):
+    """Side in pixels of the images that a network is measured on.
+
+    Raises ValueError for an unknown network, or a side that is not its own.
+
+    >>> measured_size("resnet34"), measured_size("keras_hub/resnet50", 448)
+    (32, 448)
+    """
+    library, _, name = network.rpartition("/")
+    if (f"backbone/{name}" if library else network) not in MACS:
+        small = [key for key in MACS if "/" not in key]
+        large = [key.partition("/")[2] for key in MACS if "/" in key]
+        raise ValueError(
+            f"Expected a network of {', '.join(small)}, or a backbone such as "
+            f"keras_hub/NAME with {', '.join(large)}. Received: {network!r}"
+        )
+    if library:
+        check_backbone(network)
+        return image_size or MACS[f"backbone/{name}"][1]
+    size = MACS[network][1]
+    if image_size not in (None, size):
+        raise ValueError(
+            f"Expected no size of images for {network}, which takes {size} "
+            f"pixels a side. Received: {image_size}"
+        )
+    return size
+
+
 def multiplications(network, image_size=None):
     """Millions of multiplications of a network, for images of that side.
 
@@ -174,19 +205,29 @@ def run_hours(config, sizes, rates):
     return images / rate / 3600, measured
 
 
-def measure(network, batch_size=256, steps=20, precision="float32"):
+def measure(
+    network, batch_size=256, steps=20, precision="float32", image_size=None
+):
     """Measures how fast a network trains here, on random images.
 
     Compilation and the first steps are not counted.
 
     Args:
-        network: A key of `crl_keras.networks.NETWORKS`.
+        network: A key of `crl_keras.networks.NETWORKS`, or "LIBRARY/NAME" of
+            a backbone, as `build_backbone` takes it; of random weights.
         batch_size: Images a step.
         steps: Steps timed, at least 1.
         precision: Keras dtype policy.
+        image_size: Side of the images of a backbone, pixels; None for 224.
+            Other networks have one size.
 
     Returns:
         `Rate`, with an empty command.
+
+    Raises:
+        ValueError: A network of which `MACS` knows nothing, or a side that is
+            not its own.
+        ImportError: The library of the backbone is not installed.
     """
     import datetime
 
@@ -201,12 +242,13 @@ def measure(network, batch_size=256, steps=20, precision="float32"):
     from crl_keras.experiments.recipes import get_recipe
     from crl_keras.experiments.training import build_model
 
-    size = MACS[network][1]
+    size = measured_size(network, image_size)
     rng = np.random.default_rng(0)
     shape = (batch_size, size, size, 1 if size == 28 else 3)
     images = rng.integers(256, size=shape, dtype=np.uint8)
-    split = Split(images, np.arange(batch_size) % 10)
-    dataset = Dataset("random", split, split, [str(k) for k in range(10)])
+    classes = min(10, batch_size)
+    split = Split(images, np.arange(batch_size) % classes)
+    dataset = Dataset("random", split, split, [*map(str, range(classes))])
     recipe = get_recipe("paper", batch_size=batch_size, epochs=1)
     backend = keras.backend.backend()
     config = RunConfig("random", network, "crl", recipe, 0, backend=backend)

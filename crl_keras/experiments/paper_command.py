@@ -63,7 +63,8 @@ def paper_parser(description):
         default=[],
         metavar="NAME",
         help="rows of these data sets, networks or losses, such as cifar10 ce "
-        "\n'crl(alpha=1.5,beta=1)'; crl is CRL of any parameters",
+        "\n'crl(alpha=1.5,beta=1)'; crl is CRL of any parameters; of measure: "
+        "networks",
     )
     _add_open(parser.add_argument_group("what the paper leaves open"))
     data = parser.add_argument_group("data")
@@ -82,6 +83,12 @@ def paper_parser(description):
         "--rates", metavar="FILE", help="measured speeds (those that ship)"
     )
     cost.add_argument("--device", help="part of the name of a measured device")
+    cost.add_argument(
+        "--image-size",
+        type=int,
+        metavar="PIXELS",
+        help="a side, of backbones to measure: --only keras_hub/resnet50 (224)",
+    )
     return parser
 
 
@@ -141,20 +148,21 @@ def run_paper(parser):
 
 
 def _run(arguments):
-    protocol = make_protocol(arguments)
     names = _names(arguments.what)
     if len(arguments.what) > 1 and {"cost", "measure"} & {*arguments.what}:
         raise ValueError(
             "cost and measure are asked for alone. Received: "
             f"{' '.join(arguments.what)}"
         )
+    if "measure" in arguments.what:
+        require_backend(arguments.backend)
+        return _measure(arguments)
+    protocol = make_protocol(arguments)
     if "cost" in arguments.what:
         return _print_costs(arguments, protocol)
     if arguments.report:
         return _report(names, protocol, arguments)
     require_backend(arguments.backend)
-    if "measure" in arguments.what:
-        return _measure(arguments)
     plan = make_paper_plan(names, protocol, arguments)
     if arguments.list:
         return _list(names, plan, arguments)
@@ -405,26 +413,28 @@ def _measure(arguments):
     """Measures networks here, and prints rows for a file of rates."""
     from crl_keras.experiments.devices import resolve_precision
 
-    known = [name for name in costs.MACS if "/" not in name]
-    networks = arguments.only or known
-    if unknown := sorted(set(networks) - set(known)):
-        raise ValueError(
-            f"--only must name networks of: {', '.join(known)}. Received: "
-            f"{', '.join(unknown)}"
-        )
+    networks = arguments.only or [n for n in costs.MACS if "/" not in n]
+    for network in networks:  # All are checked before the first is measured.
+        costs.measured_size(network, arguments.image_size)
     size = arguments.batch_size or 256
     precision = resolve_precision(arguments.precision)
     path = pathlib.Path(arguments.rates) if arguments.rates else None
     if path is None or not path.exists():
         _write_rate(path, costs.FIELDS)
     for network in networks:
-        rate = costs.measure(network, size, precision=precision)
+        rate = costs.measure(
+            network,
+            size,
+            precision=precision,
+            image_size=arguments.image_size,
+        )
         command = (
             f"python examples/reproduce.py measure --backend {rate.backend} "
             f"--only {network}"
         )
-        if arguments.batch_size:
-            command += f" --batch-size {size}"
+        for name in ("image_size", "batch_size"):
+            if value := getattr(arguments, name):
+                command += f" --{name.replace('_', '-')} {value}"
         rate = dataclasses.replace(rate, command=command)
         _write_rate(path, dataclasses.astuple(rate))
 

@@ -25,6 +25,7 @@ from test_comparison import write_run
 from crl_keras.experiments import costs
 from crl_keras.experiments import sources
 from crl_keras.experiments import sweep
+from crl_keras.experiments.backbones import build_backbone
 from crl_keras.experiments.backbones import check_backbone
 from crl_keras.experiments.command_line import compare_parser
 from crl_keras.experiments.command_line import make_plan
@@ -83,6 +84,11 @@ def plan_of(*words):
     arguments = parsed(*words)
     names = [n for n in (*TABLES, *FIGURES) if n in arguments.what]
     return make_paper_plan(names, make_protocol(arguments), arguments)
+
+
+def reproduce(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", *words])
+    run_paper(paper_parser(""))
 
 
 def report(folder, name, **protocol):
@@ -345,14 +351,10 @@ def test_protocols_are_checked(options, message):
         "table1 table4 table10 --scale smoke --epochs 2",
     ],
 )
-def test_the_listed_commands_make_the_same_runs(words, capsys):
+def test_the_listed_commands_make_the_same_runs(words, monkeypatch, capsys):
     arguments = [*words.split(), "--output", "out", "--data-dir", "my data"]
     plan = plan_of(*arguments)
-    sys_argv, sys.argv = sys.argv, ["reproduce.py", *arguments, "--list"]
-    try:
-        run_paper(paper_parser(""))
-    finally:
-        sys.argv = sys_argv
+    reproduce(monkeypatch, *arguments, "--list")
     out = capsys.readouterr().out
     commands = [
         shlex.split(line)
@@ -370,18 +372,16 @@ def test_the_listed_commands_make_the_same_runs(words, capsys):
     assert f"{n} of {n} runs to do in out" in out
 
 
-def test_the_list_gives_costs_and_where_they_are_from(tmp_path, capsys):
+def test_the_list_gives_costs_and_where_they_are_from(
+    tmp_path, monkeypatch, capsys
+):
     rates = tmp_path / "rates.csv"
     rates.write_text(
         ",".join(costs.FIELDS)
         + "\nresnet164,32,256,float32,jax,Toaster 9,1000,2026-01-02,by hand\n"
     )
     arguments = ["table8", "--list", "--rates", str(rates)]
-    sys_argv, sys.argv = sys.argv, ["reproduce.py", *arguments]
-    try:
-        run_paper(paper_parser(""))
-    finally:
-        sys.argv = sys_argv
+    reproduce(monkeypatch, *arguments)
     out = capsys.readouterr().out
     # 30 runs of 300 epochs of 50,000 images, and 10,000 forwards alone.
     hours = 30 * 300 * (50_000 + 10_000 / 3) / 1000 / 3600
@@ -447,11 +447,54 @@ def test_multiplications_are_those_of_the_layers(name, no_draws):
     assert round(total / 1e6, 1) == round(macs, 1)
 
 
-def test_measure_times_training():
-    found = costs.measure("logistic", batch_size=20, steps=2)
-    assert found.images_per_second > 0
-    assert (found.network, found.image_size) == ("logistic", 28)
-    assert found.backend == keras.backend.backend()
+def test_multiplications_of_backbones(no_draws):
+    model, _ = build_backbone("keras_hub/resnet18", (224, 224, 3), 1000)
+    total = 0
+    for layer in model._flatten_layers():
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
+            places = math.prod(layer.output.shape[1:-1])
+            total += places * math.prod(layer.kernel.shape)
+    assert round(total / 1e6) == costs.MACS["backbone/resnet18"][0]
+
+
+def test_what_is_measured_is_what_the_list_uses(tmp_path, monkeypatch):
+    path = tmp_path / "rates.csv"
+    options = ("--rates", str(path), "--batch-size", "4")
+    small = ("--only", "logistic", "resnet20")
+    reproduce(monkeypatch, "measure", *small, *options)
+    large = ("--only", "keras_hub/resnet18", "--image-size", "32")
+    reproduce(monkeypatch, "measure", *large, *options)
+    first, second, third = rates = costs.read_rates(path)
+    assert [rate.network for rate in rates] == [*small[1:], large[1]]
+    assert [rate.image_size for rate in rates] == [28, 32, 32]
+    assert min(rate.images_per_second for rate in rates) > 0
+    assert {rate.backend for rate in rates} == {keras.backend.backend()}
+    # The command that is written is one that can be given.
+    words = third.command.split()[2:]
+    assert parsed(*words).only == [large[1]]
+    assert {"--image-size 32", "--batch-size 4"} <= {
+        " ".join(words[i : i + 2]) for i in range(len(words))
+    }
+    speed, measured = costs.images_per_second(rates, large[1], 32)
+    assert measured and speed == third.images_per_second
+    assert not costs.images_per_second(rates, large[1], 64)[1]
+    for words, message in (
+        (("resnet20", "--image-size", "64"), "which takes 32 pixels"),
+        (("resnet19",), "keras_hub/NAME with resnet18, .*'resnet19'"),
+        (("keras_cvv/resnet18",), "keras_hub/"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            reproduce(monkeypatch, "measure", "--only", *words)
+
+
+def test_rates_that_ship_are_made_by_their_commands():
+    for shipped in costs.read_rates():
+        arguments = parsed(*shipped.command.split()[2:])
+        size = costs.measured_size(arguments.only[0], arguments.image_size)
+        assert arguments.only == [shipped.network]
+        assert size == shipped.image_size
+        assert (arguments.batch_size or 256) == shipped.batch_size
+        assert arguments.backend == shipped.backend
 
 
 def test_the_report_has_the_means_and_differences(tmp_path):
@@ -828,12 +871,8 @@ def test_bad_input_is_said(tmp_path):
     assert done.returncode == 1 and "asked for alone" in done.stderr
 
 
-def test_costs_of_all_tables_are_a_markdown_table(capsys):
-    sys_argv, sys.argv = sys.argv, ["reproduce.py", "cost"]
-    try:
-        run_paper(paper_parser(""))
-    finally:
-        sys.argv = sys_argv
+def test_costs_of_all_tables_are_a_markdown_table(monkeypatch, capsys):
+    reproduce(monkeypatch, "cost")
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split(" | ") for line in lines if line.startswith("| ")]
     assert [row[0] for row in rows[2:]] == [
