@@ -16,6 +16,7 @@ from crl_keras.experiments.config import RunConfig
 from crl_keras.experiments.config import canonical_loss
 from crl_keras.experiments.config import parse_loss
 from crl_keras.experiments.recipes import get_recipe
+from crl_keras.experiments.sources import FILE_SETS
 from crl_keras.experiments.sources import FOLDS
 
 RESULTS = pathlib.Path(__file__).parent / "paper_results.csv"
@@ -188,8 +189,9 @@ SCALES = {
         Scale(
             "smoke",
             "Digits of scikit-learn, enlarged, stand in for every data set, "
-            "1 epoch on 100 of them: it shows that the code runs, but for "
-            "backbones, folds and image files. No result.",
+            "as files where it has files, and 1 epoch on 100 of them: it "
+            "shows that the code runs. Backbones are a ResNet-18 of random "
+            "weights. No result.",
             seeds=2,
         ),
         Scale(
@@ -762,18 +764,26 @@ def _common(table, dataset, network, weights, loss, epochs, protocol):
     if recipe.optimizer != "sgd":
         changes.pop("weight_decay", None)
     if protocol.scale == "smoke":
+        # Networks of a hundred layers take a minute to compile.
         if table.number == "III":
-            # Networks of a hundred layers take a minute to compile.
             if parse_loss(loss)[0] not in ("crl", "released"):
                 return None
+        elif dataset in BACKBONES:
+            network = f"{protocol.library}/resnet18"
         elif network not in PLAIN:
             network = "zhu2018"
-        if recipe.image_size is not None:
-            recipe = get_recipe("short")
+        changes["batch_size"] = 32
+        if dataset in FILE_SETS:
+            changes["image_size"] = 32
+        else:
+            dataset = "digits" if dataset == "mnist" else "digits32"
+            recipe = (
+                recipe if recipe.image_size is None else get_recipe("short")
+            )
         return dict(
-            dataset="digits" if dataset == "mnist" else "digits32",
+            dataset=dataset,
             network=network,
-            recipe=get_recipe(recipe.name, **{**changes, "batch_size": 32}),
+            recipe=get_recipe(recipe.name, **changes),
             train_limit=100,
             test_limit=100,
         )

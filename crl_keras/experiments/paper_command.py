@@ -1,6 +1,7 @@
 """The command line of examples/reproduce.py."""
 
 import dataclasses
+import os
 import pathlib
 import shlex
 import sys
@@ -14,6 +15,7 @@ from crl_keras.experiments.command_line import require_backend
 from crl_keras.experiments.command_line import run_plan
 from crl_keras.experiments.comparison import counted
 from crl_keras.experiments.config import loss_label
+from crl_keras.experiments.digit_files import write_digit_files
 from crl_keras.experiments.paper import FIGURES
 from crl_keras.experiments.paper import SCALES
 from crl_keras.experiments.paper import SIZES
@@ -23,6 +25,7 @@ from crl_keras.experiments.paper import all_configs
 from crl_keras.experiments.paper import figure_entries
 from crl_keras.experiments.paper import grouped
 from crl_keras.experiments.recipes import RECIPES
+from crl_keras.experiments.sources import FILE_SETS
 from crl_keras.experiments.sources import READERS
 
 # Arguments that are fields of `Recipe`.
@@ -157,6 +160,11 @@ def _run(arguments):
     if "measure" in arguments.what:
         require_backend(arguments.backend)
         return _measure(arguments)
+    if arguments.image_size is not None:
+        raise ValueError(
+            "--image-size is for measure: the paper's are in its recipes. "
+            f"Received: {' '.join(arguments.what)}"
+        )
     protocol = make_protocol(arguments)
     if "cost" in arguments.what:
         return _print_costs(arguments, protocol)
@@ -199,10 +207,17 @@ def make_paper_plan(names, protocol, arguments):
     for network, weights in {(c.network, c.weights) for c in configs}:
         if "/" in network:
             check_backbone(network, weights)
+    data_dir = arguments.data_dir
+    if protocol.scale == "smoke":
+        # Digits take the place of whatever there is.
+        data_dir = None
+        if any(config.dataset in FILE_SETS for config in configs):
+            data_dir = os.path.join(_folder(arguments), "digits")
+            write_digit_files(data_dir)
     return Plan(
         tuple(configs),
         _folder(arguments),
-        arguments.data_dir,
+        data_dir,
         arguments.skip_unreadable,
         Options(
             arguments.tensorboard,
@@ -212,12 +227,13 @@ def make_paper_plan(names, protocol, arguments):
     )
 
 
-def command_of(configs, arguments):
+def command_of(configs, arguments, data_dir):
     """The command of examples/compare_losses.py that makes the same runs.
 
     Args:
         configs: `RunConfig`s that differ in loss, seed and fold alone.
-        arguments: Parsed ones, for where data and records lie.
+        arguments: Parsed ones.
+        data_dir: Of the `Plan`, where the data lie, or None.
 
     Returns:
         List of words.
@@ -233,7 +249,7 @@ def command_of(configs, arguments):
     if "/" in config.network:
         words += ["--weights", config.weights]
     words += ["--recipe", recipe.name]
-    for field in RECIPE_FIELDS:
+    for field in (*RECIPE_FIELDS, "image_size"):
         value = getattr(recipe, field)
         if value != getattr(named, field):
             name = "learning-rates" if field == "learning_rate" else field
@@ -247,11 +263,12 @@ def command_of(configs, arguments):
         ("backend", None),
         ("devices", 1),
         ("reader", "auto"),
-        ("data_dir", None),
     ):
         value = getattr(arguments, name)
         if value != default:
             words += [f"--{name.replace('_', '-')}", str(value)]
+    if data_dir is not None:
+        words += ["--data-dir", data_dir]
     return [*words, "--output", _folder(arguments)]
 
 
@@ -324,7 +341,7 @@ def _list(names, plan, arguments):
         if not configs:
             print("  no runs")
         for group in grouped(configs):
-            _print_group(group, pending, rates, arguments)
+            _print_group(group, pending, rates, arguments, plan.data_dir)
         print()
     hours = sum(_hours(config, rates)[0] for config in by_id.values())
     left = sum(_hours(by_id[run_id], rates)[0] for run_id in pending)
@@ -336,7 +353,7 @@ def _list(names, plan, arguments):
     print(_device_note(device, rates))
 
 
-def _print_group(group, pending, rates, arguments):
+def _print_group(group, pending, rates, arguments, data_dir):
     config, recipe = group[0], group[0].recipe
     to_do = sum(c.run_id in pending for c in group)
     seeds = len({c.seed for c in group})
@@ -356,7 +373,7 @@ def _print_group(group, pending, rates, arguments):
         f"{_hours_text(hours)}{'' if measured else ' (by multiplications)'}"
     )
     print(f"    {', '.join(losses)}")
-    print(f"    {shlex.join(command_of(group, arguments))}")
+    print(f"    {shlex.join(command_of(group, arguments, data_dir))}")
 
 
 def _hours(config, rates):
@@ -364,6 +381,8 @@ def _hours(config, rates):
 
 
 def _hours_text(hours):
+    if hours < 1 / 60:
+        return "a minute"
     if hours < 1:
         return f"{60 * hours:.2g} minutes"
     return f"{hours:,.1f} hours" if hours < 100 else f"{hours:,.0f} hours"

@@ -22,6 +22,7 @@ from PIL import Image
 from scipy import stats
 from test_comparison import write_run
 
+from crl_keras.experiments import backbones
 from crl_keras.experiments import costs
 from crl_keras.experiments import sources
 from crl_keras.experiments import sweep
@@ -34,6 +35,7 @@ from crl_keras.experiments.config import canonical_loss
 from crl_keras.experiments.config import parse_loss
 from crl_keras.experiments.datasets import NAMES
 from crl_keras.experiments.datasets import load_dataset
+from crl_keras.experiments.digit_files import write_digit_files
 from crl_keras.experiments.paper import FIGURES
 from crl_keras.experiments.paper import RESULTS
 from crl_keras.experiments.paper import SCALES
@@ -246,11 +248,17 @@ def test_margins_come_at_the_same_share_of_the_training(scale):
 def test_smoke_is_small():
     every = [e for name in TABLES for e in entries(name, scale="smoke")]
     configs = all_configs(every)
-    assert {c.dataset for c in configs} == {"digits", "digits32"}
+    files = {"cub", "cars", "adience"}
+    assert {c.dataset for c in configs} == {"digits", "digits32"} | files
+    assert {c.recipe.image_size for c in configs} == {None, 32}
+    assert {c.weights for c in configs} == {"none"}
+    # Folds are made by all that has them.
+    folds = [c.fold for c in configs if c.dataset == "adience"]
+    assert sorted(folds) == sorted(3 * [*range(5)])
     assert {c.recipe.epochs for c in configs} == {1}
     assert {(c.train_limit, c.test_limit) for c in configs} == {(100, 100)}
     large = [c for c in configs if c.network not in
-             ("logistic", "mlp", "zhu2018")]  # fmt: skip
+             ("logistic", "mlp", "zhu2018", "keras_hub/resnet18")]  # fmt: skip
     networks = {e.configs[0].network for e in entries("table3") if e.configs}
     assert sorted(c.network for c in large) == sorted(networks)
     # Every loss of the whole is in it, margins with the gamma of few steps.
@@ -351,7 +359,10 @@ def test_protocols_are_checked(options, message):
         "table1 table4 table10 --scale smoke --epochs 2",
     ],
 )
-def test_the_listed_commands_make_the_same_runs(words, monkeypatch, capsys):
+def test_the_listed_commands_make_the_same_runs(
+    words, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
     arguments = [*words.split(), "--output", "out", "--data-dir", "my data"]
     plan = plan_of(*arguments)
     reproduce(monkeypatch, *arguments, "--list")
@@ -367,7 +378,11 @@ def test_the_listed_commands_make_the_same_runs(words, monkeypatch, capsys):
     ]
     ids = {c.run_id for p in made for c in p.configs}
     assert ids == {c.run_id for c in plan.configs}
-    assert {(p.output, p.data_dir) for p in made} == {("out", "my data")}
+    smoke = "smoke" in words
+    assert plan.data_dir == (
+        os.path.join("out", "digits") if smoke else "my data"
+    )
+    assert {(p.output, p.data_dir) for p in made} == {("out", plan.data_dir)}
     n = len(plan.configs)
     assert f"{n} of {n} runs to do in out" in out
 
@@ -816,7 +831,7 @@ def test_figs_4_and_5_show_agreement_and_disagreement(tmp_path):
     assert ">A1<" in maps.svg and ">7-8<" in maps.svg
 
 
-def run(*arguments, cwd, check=True):
+def run(*arguments, cwd):
     done = subprocess.run(
         [sys.executable, str(REPRODUCE), *arguments],
         cwd=cwd,
@@ -824,8 +839,7 @@ def run(*arguments, cwd, check=True):
         capture_output=True,
         text=True,
     )
-    if check:
-        assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-3000:]
     return done
 
 
@@ -863,12 +877,63 @@ def test_a_small_table_is_run_resumed_and_reported(tmp_path):
     assert before == {p: p.read_bytes() for p in before}
 
 
-def test_bad_input_is_said(tmp_path):
-    done = run("fig3", "--report", cwd=tmp_path, check=False)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.startswith("reproduce: fig3")
-    done = run("table1", "cost", cwd=tmp_path, check=False)
-    assert done.returncode == 1 and "asked for alone" in done.stderr
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Not the full sets.
+def test_files_and_folds_are_run_at_the_scale_smoke(tmp_path, monkeypatch):
+    """With narrow backbones."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(backbones.BLOCKS, "resnet18", ("basic", (1, 1, 1, 1)))
+    monkeypatch.setattr(backbones, "WIDTHS", (64, 8, 8, 8))
+    what = ("table9", "table10", "--scale", "smoke", "--only", "cub", "adience")
+    reproduce(monkeypatch, *what, "crl")
+    folder = tmp_path / "runs" / "paper-smoke"
+    assert len([*folder.glob("*/result.json")]) == 1 + 5
+    with open(folder / "paper" / "table10.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["n"], row["planned"]) for row in rows} == {("5", "5")}
+    exact, one_off = (float(row["mean"]) for row in rows[:2])
+    assert 0 <= exact < one_off <= 100
+    with open(folder / "paper" / "table9.csv", encoding="utf-8") as file:
+        (ours,) = [row for row in csv.DictReader(file) if row["mean"]]
+    assert ours["network"] == "ResNet50, fine-tuned"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_digits_are_written_as_the_data_sets_lie_on_disk(tmp_path):
+    folder = tmp_path / "out" / "digits"
+    write_digit_files(folder)
+    digits = load_dataset("digits32").train
+    for name, fold, train, test in (
+        ("cub", None, 100, 40),
+        ("cars", None, 100, 40),
+        ("adience", 1, 96, 24),
+    ):
+        data = sources.open_dataset(name, folder, fold)
+        assert (len(data.train), len(data.test)) == (train, test)
+        assert data.classes == (8 if name == "adience" else 10)
+        for label in (0, 7):
+            path = data.train.paths[list(data.train.labels).index(label)]
+            image = np.asarray(Image.open(path), float)
+            of_class = digits.images[digits.labels == label]
+            nearest = min(np.abs(image - other).mean() for other in of_class)
+            assert nearest < 10  # JPEG.
+    stamp = (folder / "cub" / "images.txt").stat().st_mtime_ns
+    write_digit_files(folder)
+    assert (folder / "cub" / "images.txt").stat().st_mtime_ns == stamp
+    assert os.listdir(folder.parent) == ["digits"]
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("fig3 --report", "^reproduce: fig3"),
+        ("table1 cost", "asked for alone"),
+        ("table1 --image-size 64", "is for measure"),
+    ],
+)
+def test_bad_input_is_said(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=message):
+        reproduce(monkeypatch, *words.split())
 
 
 def test_costs_of_all_tables_are_a_markdown_table(monkeypatch, capsys):
