@@ -6,7 +6,7 @@
 
 Three things, each a ratio within one run:
 - input: images/s of both readers at 224 and 448 pixels, beside what
-  TensorFlow does when it decodes and resizes alone (the ceiling);
+  TensorFlow does when it decodes and resizes alone (the ceiling), and Pillow;
 - step: a training step with CRL beside one with cross-entropy, in turn;
 - rest: the share of an epoch that is not spent in its training steps, in which
   the device waits for images, callbacks and the state that is saved: resnet20
@@ -19,6 +19,7 @@ there.
 """
 
 import argparse
+import concurrent.futures
 import dataclasses
 import datetime
 import json
@@ -104,6 +105,30 @@ class Ceiling:
         return self.pipeline.as_numpy_iterator()
 
 
+class PillowAlone:
+    """Nothing but decoding and resizing, by Pillow in threads."""
+
+    def __init__(self, paths, size, batch_size):
+        self.batches = [
+            paths[i : i + batch_size] for i in range(0, len(paths), batch_size)
+        ]
+        self.size = size
+
+    def read(self, path):
+        import numpy as np
+        from PIL import Image
+
+        with Image.open(path) as image:
+            square = (self.size, self.size)
+            resized = image.resize(square, Image.Resampling.BILINEAR)
+            return np.asarray(resized)
+
+    def __iter__(self):
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            for batch in self.batches:
+                yield [*pool.map(self.read, batch)]
+
+
 def measure_input(folder, seconds, sizes=(224, 448), batch_size=32):
     from crl_keras.experiments import sources
     from crl_keras.experiments.feeds import make_feed
@@ -113,9 +138,15 @@ def measure_input(folder, seconds, sizes=(224, 448), batch_size=32):
     rows = []
     for size in sizes:
         makers = {
-            "tf.data, decode and resize alone": Ceiling(
-                list(data.train.paths), size, batch_size
-            ),
+            **{
+                f"{name}, decode and resize alone": alone(
+                    list(data.train.paths), size, batch_size
+                )
+                for name, alone in (
+                    ("tf.data", Ceiling),
+                    ("pillow", PillowAlone),
+                )
+            },
             **{
                 f"{reader}, {crop} crop": Trained(
                     make_feed(
@@ -147,14 +178,15 @@ def measure_input(folder, seconds, sizes=(224, 448), batch_size=32):
                     what=name,
                     size=size,
                     images_per_second=statistics.median(rates),
+                    per_core=statistics.median(rates) / os.cpu_count(),
                     of_ceiling=statistics.median(ratios),
                 )
             )
     return rows
 
 
-def measure_step(network, size, batch_size, precision, seconds):
-    """Seconds of a training step by loss, in turn."""
+def measure_step(network, size, batch_size, precision, seconds, pairs):
+    """Seconds of a training step by loss, in turn, of so many at least."""
     import keras
     import numpy as np
     from scipy import stats
@@ -187,7 +219,7 @@ def measure_step(network, size, batch_size, precision, seconds):
             steps[loss]()
     taken = {loss: [] for loss in steps}
     start = time.perf_counter()
-    while time.perf_counter() - start < seconds or len(taken["ce"]) < 10:
+    while time.perf_counter() - start < seconds or len(taken["ce"]) < pairs:
         order = list(steps) if len(taken["ce"]) % 2 else list(steps)[::-1]
         for loss in order:
             begin = time.perf_counter()
@@ -314,14 +346,17 @@ def page(reports):
         f"JPEGs, {', '.join(images)}; batches of 32. The ceiling is what "
         "TensorFlow does when it decodes whole images and resizes them, "
         "without antialiasing or crop; a reader may be above it, as it resizes "
-        "less.",
+        "less. Pillow alone, which always antialiases, is the ceiling of the "
+        "Pillow reader.",
         "",
-        "| Backend | Reader | Pixels | images/s | of the ceiling |",
-        "|---|---|--:|--:|--:|",
+        "| Backend | Reader | Pixels | images/s | images/s per core "
+        "| of the ceiling |",
+        "|---|---|--:|--:|--:|--:|",
     ]
     lines += [
         f"| {report['backend']} | {r['what']} | {r['size']} "
-        f"| {r['images_per_second']:.0f} | {r['of_ceiling']:.2f} |"
+        f"| {r['images_per_second']:.0f} | {r['per_core']:.0f} "
+        f"| {r['of_ceiling']:.2f} |"
         for report in reports
         for r in report["input"]
     ]
@@ -381,6 +416,9 @@ def parse_arguments():
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument(
+        "--pairs", type=int, default=60, help="of steps timed, at least (60)"
+    )
+    parser.add_argument(
         "--steps", type=int, default=40, help="of an epoch, for the rest (40)"
     )
     parser.add_argument(
@@ -430,7 +468,9 @@ def main():
             if arguments.images is None
             else "of a folder",
             input=measure_input(folder, arguments.seconds),
-            step=measure_step(*trained, 12 * arguments.seconds),
+            step=measure_step(
+                *trained, 12 * arguments.seconds, arguments.pairs
+            ),
             rest=measure_rest(folder, *trained, arguments.steps),
         )
     print(page([report]))

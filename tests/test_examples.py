@@ -108,7 +108,8 @@ def test_where_the_time_of_training_goes(tmp_path):
         Image.new("RGB", (60, 45), (6 * i, 0, 0)).save(path)
     command = (
         "--images images --network keras/mobilenet_v2 --image-size 32 "
-        "--batch-size 4 --seconds 0.05 --steps 2 --output out --backend jax"
+        "--batch-size 4 --seconds 0.05 --steps 2 --pairs 10 --output out "
+        "--backend jax"
     ).split()
     run("benchmark_training.py", *command, cwd=tmp_path)
     (figures,) = (tmp_path / "out").glob("*.json")
@@ -121,7 +122,7 @@ def test_where_the_time_of_training_goes(tmp_path):
     assert all(row["images_per_second"] > 0 for row in report["input"])
     page = (tmp_path / "out" / "benchmark-training.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| jax ")]
-    assert len(rows) == 10 + 1 + 2
+    assert len(rows) == 12 + 1 + 2
 
 
 @pytest.mark.once
