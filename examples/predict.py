@@ -36,6 +36,12 @@ def main():
 
     try:
         classifier = load_classifier(arguments.model)
+        if classifier.info.get("crop_to_box"):
+            print(
+                "This model was trained on images cut to the box of their "
+                "object: give it such images.",
+                file=sys.stderr,
+            )
         for path in arguments.images:
             print(path)
             found = classifier(path, posterior=arguments.posterior)

@@ -533,8 +533,26 @@ def _rate_notes(groups, best):
         "Holm's correction is over the losses of one learning rate, not over "
         "the rates: among many tables some p below 0.05 are chance.",
     ]
-    edges = (groups[0].rate, groups[-1].rate)
-    at_edge = [loss_label(loss) for loss in best if best[loss] in edges]
+    tried = {
+        loss: sorted(
+            group.rate
+            for group in groups
+            for result in group.losses
+            if result.loss == loss and result.last.n
+        )
+        for loss in best
+    }
+    alone = [loss_label(loss) for loss in best if len(tried[loss]) == 1]
+    if alone:
+        notes.append(
+            f"{listed(alone)}: tried at one rate, which may suit another loss "
+            "better. Compare them within that rate alone."
+        )
+    at_edge = [
+        loss_label(loss)
+        for loss, rate in best.items()
+        if len(tried[loss]) > 1 and rate in (tried[loss][0], tried[loss][-1])
+    ]
     if at_edge:
         notes.append(
             f"For {listed(at_edge)} the best rate is the smallest or largest "

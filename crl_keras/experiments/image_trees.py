@@ -26,7 +26,7 @@ import numpy as np
 from crl_keras.experiments._optional import require
 
 IMAGE_SUFFIXES = tuple(
-    ".bmp .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()
+    ".bmp .gif .jfif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()
 )
 ARCHIVE_SUFFIXES = tuple(".tar.gz .tgz .tar.bz2 .tar.xz .tar .zip".split())
 

@@ -20,7 +20,8 @@ class Classifier:
     Attributes:
         model: `keras.Model` from uint8 images to logits.
         info: dict of model.json: `classes`, `input_shape`, `resize_ratio`,
-            `keep_aspect`, `dataset`, `network`, `loss`.
+            `keep_aspect`, `crop_to_box` (whether it was trained on objects
+            cut out by their boxes), `dataset`, `network`, `loss`.
     """
 
     def __init__(self, model, info):

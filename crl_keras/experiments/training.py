@@ -263,6 +263,7 @@ def _save_model(deployed, config, feed, folder):
             # Images that were not cropped are only brought to the size.
             resize_ratio=1.0 if crop is None else crop.resize_ratio,
             keep_aspect=False if crop is None else crop.keep_aspect,
+            crop_to_box=config.crop_to_box,
             dataset=feed.dataset.name,
             network=config.network,
             loss=config.loss,

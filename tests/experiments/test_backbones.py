@@ -35,6 +35,25 @@ def test_parameters(name):
     assert model.count_params() == PARAMETERS[name] + 7 * (features + 1)
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("library", ["keras_cv", "keras_hub"])
+@pytest.mark.parametrize(
+    "name, parameters",
+    [
+        ("resnet34", 21_797_672),
+        ("resnet101", 44_549_160),
+        ("resnet152", 60_192_808),
+    ],
+)
+def test_parameters_are_those_of_torchvision(
+    library, name, parameters, no_draws
+):
+    """What is trained, with a head of 1,000 classes."""
+    model, _ = build_backbone(f"{library}/{name}", SHAPE, 1000)
+    found = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+    assert found == parameters
+
+
 @pytest.mark.parametrize(
     "name", ["keras_cv/resnet18_v2", "keras_hub/resnet18", "keras/mobilenet_v2"]
 )

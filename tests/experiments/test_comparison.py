@@ -390,8 +390,15 @@ def test_learning_rates_are_one_family(tmp_path):
     assert [group.rate for group in family.groups] == [0.1, 0.3, 1.0]
     assert family.best_rates == {"ce": 0.3, CRL: 1.0}
     assert "For CRL the best rate is the smallest or" in family.notes[-1]
+    assert not any("at one rate" in note for note in family.notes)
     assert "optimistic" in family.notes[0]
     assert all(not f.notes for f in families if f is not family)
+
+    write_run(tmp_path, "nllr", 0, 20, rate=0.1)
+    families = compare_folder(tmp_path)
+    notes = families[titles.index("digits, mlp")].notes
+    assert notes[-2].startswith("NLLR: tried at one rate")
+    assert notes[-1].startswith("For CRL the best rate")
 
 
 @pytest.mark.parametrize(

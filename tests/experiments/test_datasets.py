@@ -16,6 +16,7 @@ from PIL import Image
 from crl_keras.experiments import _optional
 from crl_keras.experiments import datasets
 from crl_keras.experiments import image_trees
+from crl_keras.experiments import sources
 from crl_keras.experiments import streams
 from crl_keras.experiments.datasets import Dataset
 from crl_keras.experiments.datasets import Split
@@ -568,6 +569,18 @@ def test_a_class_may_be_called_train(tmp_path):
     files = {f"{c}/{i}.png": png(i) for c in ("car", "train") for i in range(3)}
     files["train/more/9.png"] = png(9)
     assert read(write(tmp_path, files)).class_names == ("car", "train")
+
+
+@once
+@pytest.mark.parametrize("suffix, format", [("gif", "GIF"), ("jfif", "JPEG")])
+def test_images_of_rarer_names_are_not_left_out(suffix, format, tmp_path):
+    files = {f"{k % 2}/{k}.png": png((k, 0, 0), "RGB") for k in range(9)}
+    files["0/last." + suffix] = png((9, 0, 0), "RGB", format=format)
+    write(tmp_path / "tree", files)
+    for resized in (False, True):
+        name = f"folder:{tmp_path / 'tree'}"
+        data = sources.open_dataset(name, resized=resized)
+        assert len(data.train) + len(data.test) == len(files)
 
 
 @once

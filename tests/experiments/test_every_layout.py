@@ -1,6 +1,9 @@
 """KerasCV's ResNet from the files of every layout to a saved classifier."""
 
 import io
+import pathlib
+import runpy
+import sys
 
 import disk_layouts
 import keras
@@ -24,6 +27,7 @@ from crl_keras.experiments.sweep import make_configs
 pytestmark = pytest.mark.filterwarnings(
     f"ignore::{IncompleteDataWarning.__module__}.IncompleteDataWarning"
 )
+EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 FOLDERS = {
     "cub": ("cub", "pillow", disk_layouts.cub_files(3, 1)[0]),
     "cub with boxes": ("cub", "tf.data", disk_layouts.cub_files(3, 1)[0]),
@@ -104,6 +108,7 @@ def check_from_files_to_predictions(
     assert record.result["last"]["error"] == pytest.approx(1 - accuracy)
 
     classifier = load_classifier(plan.output)
+    assert classifier.info["crop_to_box"] == configs[0].crop_to_box
     images = np.concatenate([batch for batch, _ in feed.ordered("test")])
     again = classifier.model.predict(images, verbose=0)
     np.testing.assert_allclose(again, logits, atol=1e-4)
@@ -117,7 +122,7 @@ def check_from_files_to_predictions(
 
 
 @pytest.mark.parametrize("layout", list(FOLDERS))
-def test_a_folder(tmp_path, layout):
+def test_a_folder(tmp_path, layout, monkeypatch, capsys):
     dataset, reader, files = FOLDERS[layout]
     folder = disk_layouts.write(tmp_path / "data", files)
     fold = 2 if dataset.startswith("adience") else None
@@ -133,6 +138,16 @@ def test_a_folder(tmp_path, layout):
         ),
         crop_to_box="boxes" in layout,
     )
+    if dataset != "cub":
+        return
+    image = next(map(str, folder.glob("images/*/*.jpg")))
+    script = str(EXAMPLES / "predict.py")
+    monkeypatch.setattr(sys, "argv", [script, str(tmp_path / "runs"), image])
+    monkeypatch.syspath_prepend(EXAMPLES)
+    runpy.run_path(script, run_name="__main__")
+    out, error = capsys.readouterr()
+    assert {*disk_layouts.BIRDS} == {*out.split()[2::2]}
+    assert ("give it such images" in error) == ("boxes" in layout)
 
 
 def prepared_birds(tmp_path):

@@ -322,6 +322,8 @@ def test_fit_reads_no_batch_for_nothing():
         ("a.bmp", "RGB", True),
         ("a.png", "P", True),
         ("a.webp", "RGB", True),
+        ("a.gif", "P", True),
+        ("a.jfif", "RGB", True),
     ],
 )
 def test_what_tensorflow_does_not_read_is_said_before_training(
