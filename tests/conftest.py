@@ -1,7 +1,11 @@
 """One backend per process: KERAS_BACKEND, set by tests/run_backends.py."""
 
 import os
+import pathlib
+import runpy
+import sys
 
+EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 BACKEND = os.environ.get("KERAS_BACKEND")
 if BACKEND not in ("tensorflow", "jax", "torch"):
     raise RuntimeError(
@@ -46,6 +50,32 @@ def pytest_report_header():
 @pytest.fixture(autouse=True)
 def seed():
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch, capsys):
+    """Runs a script of examples/ in this process, which has Keras already.
+
+    Returns what the shell would have: exit code, output and errors.
+    """
+
+    def run(name, *arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(EXAMPLES)
+        monkeypatch.setenv("COLUMNS", "100")
+        monkeypatch.setattr(sys, "argv", [str(EXAMPLES / name), *arguments])
+        code, message = 0, ""
+        capsys.readouterr()
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as end:
+            code, message = end.code, ""
+            if isinstance(code, str):
+                code, message = 1, code
+        out, error = capsys.readouterr()
+        return code or 0, out, error + message
+
+    return run
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ SMALL = (
 ).split()
 
 
-def run(name, *arguments, cwd, check=True):
+def run(name, *arguments, cwd):
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / name), *arguments],
         cwd=cwd,
@@ -29,8 +29,7 @@ def run(name, *arguments, cwd, check=True):
         capture_output=True,
         text=True,
     )
-    if check:
-        assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-3000:]
     return done
 
 
@@ -171,14 +170,15 @@ def test_the_backend_of_a_script(tmp_path):
         (["--learning-rates", "-1"], "`learning_rate` must be > 0"),
     ],
 )
-def test_bad_input_is_said_before_training(tmp_path, arguments, message):
-    done = run("compare_losses.py", *arguments, cwd=tmp_path, check=False)
-    assert done.returncode != 0
-    assert message in done.stderr and "Traceback" not in done.stderr
+def test_bad_input_is_said_before_training(
+    tmp_path, script, arguments, message
+):
+    code, _, error = script("compare_losses.py", *arguments)
+    assert code != 0 and message in error
     assert not list(tmp_path.glob("runs/*/*/result.json"))
 
 
 @pytest.mark.once
-def test_a_report_on_nothing_says_so(tmp_path):
-    done = run("make_report.py", "nowhere", cwd=tmp_path, check=False)
-    assert done.returncode != 0 and "no folder of runs" in done.stderr
+def test_a_report_on_nothing_says_so(script):
+    code, _, error = script("make_report.py", "nowhere")
+    assert code != 0 and "no folder of runs" in error

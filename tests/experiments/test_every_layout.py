@@ -1,9 +1,6 @@
 """KerasCV's ResNet from the files of every layout to a saved classifier."""
 
 import io
-import pathlib
-import runpy
-import sys
 
 import disk_layouts
 import keras
@@ -27,7 +24,6 @@ from crl_keras.experiments.sweep import make_configs
 pytestmark = pytest.mark.filterwarnings(
     f"ignore::{IncompleteDataWarning.__module__}.IncompleteDataWarning"
 )
-EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 FOLDERS = {
     "cub": ("cub", "pillow", disk_layouts.cub_files(3, 1)[0]),
     "cub with boxes": ("cub", "tf.data", disk_layouts.cub_files(3, 1)[0]),
@@ -122,7 +118,7 @@ def check_from_files_to_predictions(
 
 
 @pytest.mark.parametrize("layout", list(FOLDERS))
-def test_a_folder(tmp_path, layout, monkeypatch, capsys):
+def test_a_folder(tmp_path, layout, script):
     dataset, reader, files = FOLDERS[layout]
     folder = disk_layouts.write(tmp_path / "data", files)
     fold = 2 if dataset.startswith("adience") else None
@@ -141,11 +137,7 @@ def test_a_folder(tmp_path, layout, monkeypatch, capsys):
     if dataset != "cub":
         return
     image = next(map(str, folder.glob("images/*/*.jpg")))
-    script = str(EXAMPLES / "predict.py")
-    monkeypatch.setattr(sys, "argv", [script, str(tmp_path / "runs"), image])
-    monkeypatch.syspath_prepend(EXAMPLES)
-    runpy.run_path(script, run_name="__main__")
-    out, error = capsys.readouterr()
+    _, out, error = script("predict.py", str(tmp_path / "runs"), image)
     assert {*disk_layouts.BIRDS} == {*out.split()[2::2]}
     assert ("give it such images" in error) == ("boxes" in layout)
 
