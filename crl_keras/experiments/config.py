@@ -282,11 +282,20 @@ def make_loss(spec, classes, soft_labels=False, label_smoothing=0.0):
     )
 
 
-def make_head(spec, classes):
-    """The last layer that a loss needs, or None where a dense one will do."""
+def make_head(spec, classes, accumulate=1):
+    """The last layer that a loss needs, or None where a dense one will do.
+
+    Args:
+        spec: Loss with its parameters, as `parse_loss` takes it.
+        classes: Number of classes.
+        accumulate: Parts of a batch whose gradients make one step. The layer
+            counts them; `gamma` is per step, and divided by it.
+    """
     from crl_keras import layers
 
     name, parameters = parse_loss(spec)
+    if "gamma" in parameters:
+        parameters["gamma"] /= accumulate
     heads = {"lsoftmax": layers.LSoftmaxDense, "asoftmax": layers.ASoftmaxDense}
     if name not in heads:
         return None

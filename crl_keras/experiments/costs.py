@@ -5,6 +5,7 @@ estimated from the one on that device whose multiplications are nearest in
 number, in inverse proportion to them. Imports no backend unless it measures.
 """
 
+import collections
 import csv
 import dataclasses
 import math
@@ -87,14 +88,27 @@ def read_rates(path=None):
             f"Received: {', '.join(rows[0]) if rows else 'an empty file'}"
         )
     kinds = [field.type for field in dataclasses.fields(Rate)]
-    return tuple(
-        Rate(*(kind(v) for kind, v in zip(kinds, row, strict=True)))
-        for row in rows[1:]
-    )
+    rates = {}
+    for number, row in enumerate(rows[1:], 2):
+        try:
+            rate = Rate(*(k(v) for k, v in zip(kinds, row, strict=True)))
+        except ValueError as error:
+            raise ValueError(
+                f"Expected the {len(FIELDS)} values of a rate in line {number} "
+                f"of {path}. Received: {','.join(row)}"
+            ) from error
+        # What is measured again takes the place of what was.
+        what = dataclasses.replace(
+            rate, batch_size=0, images_per_second=0, date="", command=""
+        )
+        rates[what] = rate
+    return tuple(rates.values())
 
 
 def choose_device(rates, device=None):
     """The device of the most measurements, or the one of that name.
+
+    Of several backends and precisions on it, the one of most measurements.
 
     Args:
         rates: Tuple of `Rate`.
@@ -121,7 +135,10 @@ def choose_device(rates, device=None):
             "with: python examples/reproduce.py measure"
         )
     name = max(found, key=lambda name: len(found[name]))
-    return name, tuple(found[name])
+    settings = collections.defaultdict(list)
+    for rate in found[name]:
+        settings[rate.backend, rate.precision].append(rate)
+    return name, tuple(max(settings.values(), key=len))
 
 
 def measured_size(network, image_size=None):
@@ -142,6 +159,10 @@ def measured_size(network, image_size=None):
         )
     if library:
         check_backbone(network)
+        if image_size is not None and image_size < 1:
+            raise ValueError(
+                f"Expected a side of at least 1 pixel. Received: {image_size}"
+            )
         return image_size or MACS[f"backbone/{name}"][1]
     size = MACS[network][1]
     if image_size not in (None, size):

@@ -30,8 +30,8 @@ def write_digit_files(folder):
     0 to 7 the eight age groups.
 
     Args:
-        folder: path that is to hold them. A kill halfway leaves nothing
-            there, and a folder that is there already is taken as it is.
+        folder: path that is to hold them. A kill halfway leaves no folder of
+            that name, and one that is there already is taken as it is.
 
     Raises:
         ImportError: without scikit-learn or Pillow; names the pip command.

@@ -223,6 +223,9 @@ class Protocol:
         seeds: Number of seeds, or None for that of the scale.
         first_seed: The first of them.
         changes: Pairs of a field of `Recipe` and its value, for every run.
+        shown: Pairs of "backend", "precision", "reader" or "devices" and a
+            value: a report shows runs of these alone. They do not change
+            which runs are made.
         only: Names of our data sets, networks and losses: rows of others are
             left out. "crl" is CRL of any parameters, "crl(alpha=1,beta=0.5)"
             that one. Empty for all.
@@ -245,6 +248,7 @@ class Protocol:
     seeds: int | None = None
     first_seed: int = 0
     changes: tuple = ()
+    shown: tuple = ()
     only: tuple = ()
 
     def __post_init__(self):
@@ -262,6 +266,12 @@ class Protocol:
                 f"`seeds` must be at least 1. Received: {self.seeds}"
             )
         get_recipe(self.recipe, **dict(self.changes))
+        names = [parse_loss(spec)[0] for spec in self.losses]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                "Expected each loss once: a table has one row of it. Received: "
+                f"{', '.join(self.losses)}"
+            )
         for spec in self.losses:
             if parse_loss(spec)[0] not in UNSTATED_LOSSES:
                 raise ValueError(
@@ -306,6 +316,18 @@ class Protocol:
         changed += [f"{name} {value:g}" for name, value in self.changes]
         changed += self.losses
         return f"{text} Changed: {', '.join(changed)}." if changed else text
+
+    def shows(self, config):
+        """Whether a report takes a run of this `RunConfig`, if of a row.
+
+        Not one of another backend or precision than `shown` names, or of
+        seeds that were not asked for.
+        """
+        first, seeds = self.first_seed, self.seeds
+        last = config.seed if seeds is None else first + seeds - 1
+        return first <= config.seed <= last and all(
+            getattr(config, name) == value for name, value in self.shown
+        )
 
     def chosen(self, dataset, network, loss, spec=None):
         """Whether a row of these, in our names, is to be shown.
@@ -595,6 +617,33 @@ def figure_entries(name, protocol):
     return []
 
 
+def has_ce_and_crl(losses):
+    """Whether specifications have the cross-entropy, and a CRL but NLLR."""
+    return "ce" in losses and any(parse_loss(s)[1].get("alpha") for s in losses)
+
+
+def why_nothing(name, protocol):
+    """Why `only` leaves nothing of a table or figure to show, or "".
+
+    >>> why_nothing("table4", Protocol(only=("cifar10",)))
+    '--only leaves no row of it'
+    """
+    if name in TABLES:
+        entries = TABLES[name].entries(protocol)
+    elif figure_entries(name, Protocol()):
+        entries = figure_entries(name, protocol)
+    else:
+        return ""  # Drawn without runs.
+    if not entries:
+        return "--only leaves no row of it"
+    losses = {config.loss for entry in entries for config in entry.configs[:1]}
+    if name in ("fig4", "fig5") and not has_ce_and_crl(losses):
+        return "it needs ce and crl, which --only leaves out"
+    if name == "fig3" and len(losses) < 2:
+        return "it needs two losses, of which --only leaves one"
+    return ""
+
+
 def protocol_key(config):
     """JSON of what a run must share with another to be of one protocol.
 
@@ -718,7 +767,8 @@ def _configs(table, dataset, network, weights, loss, epochs, protocol):
         return ()
     loss = _annealed_alike(loss, dataset, common, protocol)
     seeds = protocol.seeds or SCALES[protocol.scale].seeds or table.runs
-    if common["network"] not in PLAIN and protocol.scale == "smoke":
+    smoke = protocol.scale == "smoke" and protocol.seeds is None
+    if smoke and common["network"] not in PLAIN:
         seeds = 1
     first = protocol.first_seed
     folds = range(FOLDS.get(common["dataset"], 0)) or [None]
@@ -732,8 +782,9 @@ def _configs(table, dataset, network, weights, loss, epochs, protocol):
 def _annealed_alike(loss, dataset, common, protocol):
     """A margin that comes at the same shares of a shorter training.
 
-    The schedules of L-Softmax and A-Softmax count steps: `gamma` grows by as
-    much as steps are fewer. What `--losses` says stays as it is.
+    The schedules of L-Softmax and A-Softmax count steps, and their defaults
+    are for those of the paper's recipe: `gamma` grows by as much as steps are
+    fewer. What `--losses` says stays as it is.
     """
     name, parameters = parse_loss(loss)
     given = {parse_loss(spec)[0] for spec in protocol.losses}
@@ -741,7 +792,7 @@ def _annealed_alike(loss, dataset, common, protocol):
         return loss
     recipe = common["recipe"]
     images = SIZES[dataset][0]
-    full = get_recipe(recipe.name)
+    full = get_recipe(RECIPE_OF.get(dataset, "paper"))
     steps = full.epochs * math.ceil(images / full.batch_size)
     images = common.get("train_limit") or images
     made = recipe.epochs * math.ceil(images / recipe.batch_size)
@@ -766,13 +817,14 @@ def _common(table, dataset, network, weights, loss, epochs, protocol):
     if protocol.scale == "smoke":
         # Networks of a hundred layers take a minute to compile.
         if table.number == "III":
-            if parse_loss(loss)[0] not in ("crl", "released"):
+            if not parse_loss(loss)[1].get("alpha"):  # CEL and NLLR.
                 return None
+            network = _of_width(network, protocol)
         elif dataset in BACKBONES:
             network = f"{protocol.library}/resnet18"
         elif network not in PLAIN:
             network = "zhu2018"
-        changes["batch_size"] = 32
+        changes.setdefault("batch_size", 32)
         if dataset in FILE_SETS:
             changes["image_size"] = 32
         else:
@@ -789,12 +841,17 @@ def _common(table, dataset, network, weights, loss, epochs, protocol):
         )
     if dataset in BACKBONES:
         network = f"{protocol.library}/{network}"
-    elif network in WITH_WIDTHS and protocol.width == 64:
-        network = f"{network}_w64"
+    else:
+        network = _of_width(network, protocol)
     recipe = get_recipe(recipe.name, **changes)
     return dict(
         dataset=dataset, network=network, recipe=recipe, weights=weights
     )
+
+
+def _of_width(network, protocol):
+    wide = network in WITH_WIDTHS and protocol.width == 64
+    return f"{network}_w64" if wide else network
 
 
 def printed_std(printed):

@@ -5,6 +5,7 @@ import os
 import pathlib
 import shlex
 import sys
+import warnings
 
 from crl_keras.experiments import costs
 from crl_keras.experiments.command_line import add_devices
@@ -16,6 +17,7 @@ from crl_keras.experiments.command_line import run_plan
 from crl_keras.experiments.comparison import counted
 from crl_keras.experiments.config import loss_label
 from crl_keras.experiments.digit_files import write_digit_files
+from crl_keras.experiments.image_files import IncompleteDataWarning
 from crl_keras.experiments.paper import FIGURES
 from crl_keras.experiments.paper import SCALES
 from crl_keras.experiments.paper import SIZES
@@ -24,6 +26,7 @@ from crl_keras.experiments.paper import Protocol
 from crl_keras.experiments.paper import all_configs
 from crl_keras.experiments.paper import figure_entries
 from crl_keras.experiments.paper import grouped
+from crl_keras.experiments.paper import why_nothing
 from crl_keras.experiments.recipes import RECIPES
 from crl_keras.experiments.sources import FILE_SETS
 from crl_keras.experiments.sources import READERS
@@ -36,6 +39,13 @@ RECIPE_FIELDS = (
     "learning_rate",
     "weight_decay",
 )
+# Arguments that name the runs a report shows, with their defaults: any.
+SETTINGS = {
+    "backend": None,
+    "precision": "auto",
+    "reader": "auto",
+    "devices": 1,
+}
 
 
 def paper_parser(description):
@@ -168,20 +178,47 @@ def _run(arguments):
     protocol = make_protocol(arguments)
     if "cost" in arguments.what:
         return _print_costs(arguments, protocol)
+    names = _with_rows(names, protocol)
     if arguments.report:
         return _report(names, protocol, arguments)
     require_backend(arguments.backend)
+    if protocol.scale == "smoke":  # Which are no full sets, as is known.
+        warnings.simplefilter("ignore", IncompleteDataWarning)
     plan = make_paper_plan(names, protocol, arguments)
     if arguments.list:
         return _list(names, plan, arguments)
     if plan.configs:
         run_plan(plan, arguments.workers, arguments.ray)
         print()
+    trained = {(c.backend, c.precision) for c in plan.configs}
+    if len(trained) == 1:  # Of what was trained now, not of earlier backends.
+        ((backend, precision),) = trained
+        arguments.backend, arguments.precision = backend, precision
+        protocol = make_protocol(arguments)
     _report(names, protocol, arguments)
+
+
+def _with_rows(names, protocol):
+    """Tables and figures of which --only leaves something."""
+    why = {name: why_nothing(name, protocol) for name in names}
+    if all(why.values()):
+        raise ValueError(
+            "; ".join(f"{name}: {reason}" for name, reason in why.items())
+            + f". Received: --only {' '.join(protocol.only)}"
+        )
+    for name, reason in why.items():
+        if reason:
+            print(f"{name} is left out: {reason}.")
+    return [name for name in names if not why[name]]
 
 
 def make_protocol(arguments):
     """The `Protocol` of parsed arguments."""
+    shown = {
+        name: getattr(arguments, name)
+        for name, default in SETTINGS.items()
+        if getattr(arguments, name) != default
+    }
     changes = {name: getattr(arguments, name) for name in RECIPE_FIELDS}
     return Protocol(
         scale=arguments.scale,
@@ -193,6 +230,7 @@ def make_protocol(arguments):
         seeds=arguments.seeds,
         first_seed=arguments.first_seed,
         changes=tuple((k, v) for k, v in changes.items() if v is not None),
+        shown=tuple(shown.items()),
         only=tuple(arguments.only),
     )
 
@@ -253,18 +291,17 @@ def command_of(configs, arguments, data_dir):
         value = getattr(recipe, field)
         if value != getattr(named, field):
             name = "learning-rates" if field == "learning_rate" else field
-            words += [f"--{name.replace('_', '-')}", f"{value:g}"]
+            # All digits, or it would be another run.
+            value = repr(value).removesuffix(".0")
+            words += [f"--{name.replace('_', '-')}", value]
     words += ["--held-out", "0"]
     for name in ("train_limit", "test_limit"):
         if getattr(config, name):
             words += [f"--{name.replace('_', '-')}", str(getattr(config, name))]
-    for name, default in (
-        ("precision", "auto"),
-        ("backend", None),
-        ("devices", 1),
-        ("reader", "auto"),
-    ):
+    for name, default in SETTINGS.items():
         value = getattr(arguments, name)
+        if name == "reader" and config.dataset not in FILE_SETS:
+            continue
         if value != default:
             words += [f"--{name.replace('_', '-')}", str(value)]
     if data_dir is not None:
@@ -300,13 +337,17 @@ def _settled(configs, arguments):
     from crl_keras.experiments.sources import resolve_reader
 
     precision = resolve_precision(arguments.precision)
+    # Of several data sets, those in files have a choice.
+    files = any(config.dataset in FILE_SETS for config in configs)
     return [
         dataclasses.replace(
             config,
             reader=resolve_reader(
                 config.dataset,
                 config.recipe.image_size is not None,
-                arguments.reader,
+                "auto"
+                if files and config.dataset not in FILE_SETS
+                else arguments.reader,
             ),
             precision=precision,
             backend=keras.backend.backend(),
@@ -435,10 +476,17 @@ def _measure(arguments):
     networks = arguments.only or [n for n in costs.MACS if "/" not in n]
     for network in networks:  # All are checked before the first is measured.
         costs.measured_size(network, arguments.image_size)
-    size = arguments.batch_size or 256
+    size = 256 if arguments.batch_size is None else arguments.batch_size
+    if size < 2:
+        raise ValueError(
+            f"--batch-size must be at least 2, one image a class. Received: "
+            f"{size}"
+        )
     precision = resolve_precision(arguments.precision)
     path = pathlib.Path(arguments.rates) if arguments.rates else None
-    if path is None or not path.exists():
+    if path is not None and path.exists():
+        costs.read_rates(path)  # Raises if it is another file.
+    else:
         _write_rate(path, costs.FIELDS)
     for network in networks:
         rate = costs.measure(
@@ -454,6 +502,8 @@ def _measure(arguments):
         for name in ("image_size", "batch_size"):
             if value := getattr(arguments, name):
                 command += f" --{name.replace('_', '-')} {value}"
+        if arguments.precision != "auto":
+            command += f" --precision {arguments.precision}"
         rate = dataclasses.replace(rate, command=command)
         _write_rate(path, dataclasses.astuple(rate))
 

@@ -25,7 +25,9 @@ from crl_keras.experiments.figures import smoothing_window
 from crl_keras.experiments.figures import svg_of
 from crl_keras.experiments.paper import FIGURES
 from crl_keras.experiments.paper import figure_entries
-from crl_keras.experiments.paper import protocol_key
+from crl_keras.experiments.paper import has_ce_and_crl
+from crl_keras.experiments.paper import why_nothing
+from crl_keras.experiments.paper_report import by_protocol
 from crl_keras.experiments.paper_report import by_setting
 from crl_keras.experiments.paper_report import chosen_settings
 from crl_keras.experiments.paper_report import compared
@@ -104,8 +106,10 @@ def draw(name, protocol=None, folder=None):
         return pies()
     if name == "fig2":
         return gradients()
-    found = _runs(name, protocol, folder)
+    found, diverged = _runs(name, protocol, folder)
     scale = protocol.about
+    if diverged:
+        scale += f" Left out, as all runs diverged: {listed(diverged)}."
     if name == "fig3":
         return curves(found, scale)
     return (faces if name == "fig4" else heat_maps)(found, scale)
@@ -406,32 +410,41 @@ def _label(loss):
 
 
 def _runs(name, protocol, folder):
-    """Finished records of a figure, by the paper's data set and by loss."""
+    """The records of a figure, and the losses that have none but diverged ones.
+
+    The records by the paper's data set and by loss.
+    """
+    if why := why_nothing(name, protocol):
+        raise ValueError(f"{name} ({FIGURES[name]}) cannot be drawn: {why}")
     folder = pathlib.Path(folder)
     records = read_records(folder) if folder.is_dir() else []
-    by_key = {}
-    for record in records:
-        if record.result["status"] == "done":
-            key = protocol_key(record.config)
-            by_key.setdefault(key, []).append(record)
+    by_key = by_protocol(records, protocol)
     entries = figure_entries(name, protocol)
     settings = chosen_settings(entries, by_key)
-    found, absent = {}, []
+    found, absent, diverged = {}, [], []
     for entry in entries:
         config = entry.configs[0]
         runs = by_setting(by_key, entry.configs)
         of_loss = runs.get(settings[compared(entry)], [])
-        if not of_loss:
-            absent.append(f"{config.dataset} {loss_label(config.loss)}")
-            continue
-        found.setdefault(entry.names[0], {})[config.loss] = of_loss
+        done = [r for r in of_loss if r.result["status"] == "done"]
+        if done:
+            found.setdefault(entry.names[0], {})[config.loss] = done
+        else:
+            label = f"{config.dataset} {loss_label(config.loss)}"
+            (diverged if of_loss else absent).append(label)
     if absent:
         raise ValueError(
             f"{name} ({FIGURES[name]}) needs runs that {folder} does not have "
             f"at the scale {protocol.scale}: {', '.join(absent)}. Make them "
             "with the same command without --report"
         )
-    return found
+    losses = {loss for by_loss in found.values() for loss in by_loss}
+    if len(losses) < 2 or (name != "fig3" and not has_ce_and_crl(losses)):
+        raise ValueError(
+            f"{name} ({FIGURES[name]}) compares losses, and all runs of "
+            f"{listed(diverged)} diverged: nothing is left to compare"
+        )
+    return found, diverged
 
 
 def _examples(found):
@@ -466,7 +479,7 @@ def _examples(found):
     right = {loss: k == labels for loss, k in predicted.items()}
     last = list(right)[-1]
     others = [right[loss] for loss in right if loss != last]
-    ce = right.get("ce", others[-1])
+    ce = right["ce"]
     groups = {
         "CRL and CEL right": right[last] & ce,
         "CRL right, the others wrong": right[last] & ~np.any(others, axis=0),

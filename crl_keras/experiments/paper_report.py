@@ -44,7 +44,7 @@ class Ours:
         diverged: Number of runs that diverged.
         test: `statistics.PairedTTest` of a p-value, else None.
         results: Tuple of the dicts of result.json that went in.
-        left_out: Number of runs left out, as they are of another backend,
+        left_out: Ids of runs left out, as they are of another backend,
             precision, reader or number of devices than what is shown.
     """
 
@@ -54,7 +54,7 @@ class Ours:
     diverged: int
     test: statistics.PairedTTest | None
     results: tuple
-    left_out: int
+    left_out: frozenset
 
 
 def write_paper_report(names, protocol, folder, show=True, console=None):
@@ -107,12 +107,14 @@ def paper_table(spec, protocol, records):
         spec: `PaperTable`.
         protocol: `Protocol`; runs of others are not shown.
         records: `Record`s, as `read_records` returns them.
+
+    Raises:
+        ValueError: Rows that are compared were made from different data.
     """
     entries = spec.entries(protocol)
-    found = collections.defaultdict(list)
-    for record in records:
-        found[protocol_key(record.config)].append(record)
+    found = by_protocol(records, protocol)
     settings = chosen_settings(entries, found)
+    _check_data(entries, found, settings)
     ours = [
         _ours(entry, found, settings[compared(entry)])
         if entry.configs
@@ -186,11 +188,10 @@ def _ours(entry, found, setting):
     """The `Ours` of an `Entry` that has runs, of one setting."""
     runs = by_setting(found, entry.configs)
     records = runs.get(setting, [])
-    left_out = sum(map(len, runs.values())) - len(records)
+    others = (of for key, of in runs.items() if key != setting)
     versus = []
     if entry.versus:
         versus = by_setting(found, entry.versus).get(setting, [])
-    _check_data([*records, *versus])
     done = [r for r in records if r.result["status"] == "done"]
     planned = {_unit(config) for config in entry.configs}
     last = {r.config.pair: _last(r, entry.metric) for r in done}
@@ -214,13 +215,22 @@ def _ours(entry, found, setting):
         diverged=len(records) - len(done),
         test=test,
         results=tuple(r.result for r in (*records, *versus)),
-        left_out=left_out,
+        left_out=frozenset(r.config.run_id for of in others for r in of),
     )
 
 
 def _unit(config):
     """What is counted: folds where there are any, else seeds."""
     return config.seed if config.fold is None else config.fold
+
+
+def by_protocol(records, protocol):
+    """{`protocol_key`: records} of those that a `Protocol` shows."""
+    found = collections.defaultdict(list)
+    for record in records:
+        if protocol.shows(record.config):
+            found[protocol_key(record.config)].append(record)
+    return found
 
 
 def by_setting(found, configs):
@@ -268,16 +278,22 @@ def chosen_settings(entries, found):
     }
 
 
-def _check_data(records):
+def _check_data(entries, found, settings):
+    """Raises if rows that are compared were made from different data."""
     made_of = {}
-    for record in records:
-        fingerprint = record.result["dataset"]["fingerprint"]
-        first = made_of.setdefault(record.config.fold, record)
-        if first.result["dataset"]["fingerprint"] != fingerprint:
-            raise ValueError(
-                f"{record.path} and {first.path} are runs of one row and were "
-                "made from different data: keep them in different folders"
-            )
+    for entry in entries:
+        if not entry.configs:
+            continue
+        setting = settings[compared(entry)]
+        for record in by_setting(found, entry.configs).get(setting, ()):
+            fingerprint = record.result["dataset"]["fingerprint"]
+            key = (*compared(entry), record.config.fold)
+            first = made_of.setdefault(key, record)
+            if first.result["dataset"]["fingerprint"] != fingerprint:
+                raise ValueError(
+                    f"{record.path} and {first.path} are compared and were "
+                    "made from different data: keep them in different folders"
+                )
 
 
 def _last(record, metric):
@@ -388,14 +404,21 @@ def _notes(protocol, titles, entries, ours, records):
     results = [r for o in found for r in o.results]
     if results:
         yield from _provenance(results)
-    left_out = sum(o.left_out for o in found)
+    left_out = frozenset().union(*(o.left_out for o in found))
     if left_out:
         yield (
-            f"{counted(left_out, 'run')} of another backend, precision, reader "
-            "or number of devices than the others on their data and network: "
-            "not shown."
+            f"{counted(len(left_out), 'run')} of another backend, precision, "
+            "reader or number of devices than the others on their data and "
+            "network: not shown."
         )
-    others = _other_protocols(protocol, records)
+    shown = [r for r in records if protocol.shows(r.config)]
+    if len(shown) < len(records):
+        yield (
+            f"{counted(len(records) - len(shown), 'run')} in the folder are "
+            "of other seeds, or another backend, precision, reader or number "
+            "of devices, than was asked for: not shown."
+        )
+    others = _other_protocols(protocol, shown)
     if others:
         yield (
             f"{counted(others, 'run')} in the folder are of another scale or "

@@ -134,7 +134,9 @@ def build_model(config, feed):
         scaling = None
     if recipe.scaling != "backbone" or scaling is None:
         scaling = _scaling(config, feed)
-    network = with_head(network, make_head(config.loss, classes))
+    network = with_head(
+        network, make_head(config.loss, classes, config.recipe.accumulate)
+    )
     inputs = keras.Input(feed.input_shape, dtype="uint8")
     x = inputs
     for layer in augmentation_layers(recipe, config.seed):
