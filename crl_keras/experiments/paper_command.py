@@ -246,10 +246,16 @@ def make_paper_plan(names, protocol, arguments):
         if "/" in network:
             check_backbone(network, weights)
     data_dir = arguments.data_dir
+    files = any(config.dataset in FILE_SETS for config in configs)
+    if arguments.reader != "auto" and not files:
+        raise ValueError(
+            f"--reader is for image files, of {', '.join(FILE_SETS)}; nothing "
+            f"of them is asked for. Received: --reader {arguments.reader}"
+        )
     if protocol.scale == "smoke":
         # Digits take the place of whatever there is.
         data_dir = None
-        if any(config.dataset in FILE_SETS for config in configs):
+        if files:
             data_dir = os.path.join(_folder(arguments), "digits")
             write_digit_files(data_dir)
     return Plan(
@@ -337,17 +343,14 @@ def _settled(configs, arguments):
     from crl_keras.experiments.sources import resolve_reader
 
     precision = resolve_precision(arguments.precision)
-    # Of several data sets, those in files have a choice.
-    files = any(config.dataset in FILE_SETS for config in configs)
     return [
         dataclasses.replace(
             config,
             reader=resolve_reader(
                 config.dataset,
                 config.recipe.image_size is not None,
-                "auto"
-                if files and config.dataset not in FILE_SETS
-                else arguments.reader,
+                # Others than those in files have no choice.
+                arguments.reader if config.dataset in FILE_SETS else "auto",
             ),
             precision=precision,
             backend=keras.backend.backend(),

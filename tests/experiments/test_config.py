@@ -154,4 +154,7 @@ def test_a_loss_with_a_margin_comes_with_its_layer(name):
     default = type(head)(4, dtype="float32", name="logits")
     assert head.get_config() == default.get_config()
     assert make_head(f"{name}(margin=2,gamma=1e-3)", 4).gamma == 1e-3
+    # The layer counts parts of batches.
+    parts = make_head(f"{name}(margin=2,gamma=1e-3)", 4, accumulate=4)
+    assert parts.gamma == 1e-3 / 4
     assert canonical_loss(f"{name}(gamma=1e-3)").split(",")[2] == "gamma=0.001"

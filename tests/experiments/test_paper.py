@@ -218,11 +218,13 @@ def test_numbers_of_runs():
     assert seeds == sorted(seeds)
 
 
+@pytest.mark.parametrize("recipe", ["paper", "released", "short"])
 @pytest.mark.parametrize("scale", SCALES)
-def test_margins_come_at_the_same_share_of_the_training(scale):
-    """The lambda of the last step is that of full scale."""
+def test_margins_come_at_the_same_share_of_the_training(scale, recipe):
+    """The lambda of the last step is that of the paper's recipe."""
     last = {}
-    for entry in entries("table6", scale=scale, only=("cifar10",)):
+    options = dict(scale=scale, recipe=recipe, only=("cifar10",))
+    for entry in entries("table6", **options):
         config = entry.configs[0]
         name, parameters = parse_loss(config.loss)
         if name not in ("lsoftmax", "asoftmax"):
@@ -338,6 +340,7 @@ def test_what_the_paper_leaves_open_is_an_option():
         ({"seeds": 0}, "at least 1"),
         ({"recipe": "mine"}, "Unknown recipe"),
         ({"losses": ("crl(alpha=1)",)}, "focal, lsoftmax"),
+        ({"losses": ("focal(gamma=1)", "focal(gamma=3)")}, "each loss once"),
         ({"only": ("vgg11",)}, "vgg16"),
         ({"only": ("crl(gamma=1)",)}, "alpha, beta"),
         ({"changes": (("epochs", 0),)}, "at least 1"),
@@ -354,6 +357,7 @@ def test_protocols_are_checked(options, message):
         "table1 table2 table3 --scale full",
         "table4 table6 table7 --scale short --seeds 2 --first-seed 3",
         "table5 table8 --recipe released --clamped --weight-decay 0.001",
+        "table7 table10 --learning-rate 0.0123456789 --reader pillow",
         "table9 table10 --scale short --accumulate 2 --learning-rate 0.005 "
         "--reader pillow --precision float32",
         "table1 table4 table10 --scale smoke --epochs 2",
@@ -441,11 +445,40 @@ def test_devices_are_chosen_by_name():
     assert costs.images_per_second(shipped, "resnet34")[1]
 
 
-def test_files_of_rates_are_checked(tmp_path):
+def test_files_of_rates_are_checked(tmp_path, monkeypatch):
     path = tmp_path / "rates.csv"
     path.write_text("network,speed\nmlp,3\n")
     with pytest.raises(ValueError, match="images_per_second.*network, speed"):
         costs.read_rates(path)
+    words = ("measure", "--only", "mlp", "--rates", str(path))
+    with pytest.raises(SystemExit, match="images_per_second.*network, speed"):
+        reproduce(monkeypatch, *words)
+    assert path.read_text() == "network,speed\nmlp,3\n"
+    path.write_text(",".join(costs.FIELDS) + "\nmlp,28\n")
+    with pytest.raises(ValueError, match="in line 2 of .*Received: mlp,28"):
+        costs.read_rates(path)
+
+
+def test_the_last_rates_of_one_setting_count(tmp_path):
+    path = tmp_path / "rates.csv"
+    rows = [
+        ("resnet34", "float32", "torch", 100),
+        ("resnet34", "float32", "jax", 7),
+        ("resnet34", "float32", "torch", 1000),
+        ("vgg16", "float32", "torch", 3),
+    ]
+    path.write_text(
+        "\n".join(
+            [",".join(costs.FIELDS)]
+            + [
+                f"{name},32,256,{precision},{backend},A,{speed},2026-01-02,x"
+                for name, precision, backend, speed in rows
+            ]
+        )
+    )
+    _, rates = costs.choose_device(costs.read_rates(path))
+    assert {rate.backend for rate in rates} == {"torch"}
+    assert costs.images_per_second(rates, "resnet34") == (1000, True)
 
 
 @pytest.mark.parametrize("name", ["mlp", "zhu2018", "resnet34", "mobilenetv2"])
@@ -497,6 +530,8 @@ def test_what_is_measured_is_what_the_list_uses(tmp_path, monkeypatch):
         (("resnet20", "--image-size", "64"), "which takes 32 pixels"),
         (("resnet19",), "keras_hub/NAME with resnet18, .*'resnet19'"),
         (("keras_cvv/resnet18",), "keras_hub/"),
+        (("resnet20", "--batch-size", "1"), "--batch-size must be at least 2"),
+        (("keras_hub/resnet18", "--image-size", "0"), "at least 1 pixel"),
     ):
         with pytest.raises(SystemExit, match=message):
             reproduce(monkeypatch, "measure", "--only", *words)
@@ -663,12 +698,49 @@ def test_rows_that_are_compared_are_of_one_backend(tmp_path):
     assert "(3 pairs)" in text and "of another backend" in text
 
 
-def test_runs_of_other_data_are_refused(tmp_path):
+@pytest.mark.parametrize("losses", [("ce", "ce"), ("ce", CRL)])
+def test_runs_of_other_data_are_refused(tmp_path, losses):
+    """In a row, and in rows that are compared."""
     (entry,) = entries("table8", only=("ce",))
-    for seed in range(2):
-        write(tmp_path, 5, "ce", seed, entry=entry, fingerprint=f"data{seed}")
+    for seed, loss in enumerate(losses):
+        write(tmp_path, 5, loss, seed, entry=entry, fingerprint=f"data{seed}")
     with pytest.raises(ValueError, match="made from different data"):
         report(tmp_path, "table8")
+
+
+def test_what_is_asked_for_is_shown(tmp_path):
+    (entry,) = entries("table8", only=("ce",))
+    for seed, backend in enumerate(["jax", "torch", "jax", "jax"]):
+        write(tmp_path, 5 + seed, "ce", seed, entry=entry, backend=backend)
+
+    def shown(**options):
+        options["only"] = ("ce",)
+        (row,), text = report(tmp_path, "table8", **options)
+        return float(row["mean"] or -1), int(row["n"]), text
+
+    assert shown()[:2] == (pytest.approx(20 / 3), 3)
+    mean, n, text = shown(shown=(("backend", "torch"),))
+    assert (mean, n) == (6, 1) and "3 runs in the folder are of other" in text
+    assert shown(shown=(("precision", "mixed_bfloat16"),))[1] == 0
+    assert shown(seeds=2, first_seed=2)[:2] == (7.5, 2)
+    assert shown(first_seed=3)[:2] == (8, 1)
+    arguments = parsed("table8", "--backend", "torch", "--precision", "float32")
+    assert make_protocol(arguments).shown == (
+        ("backend", "torch"),
+        ("precision", "float32"),
+    )
+
+
+def test_a_run_of_two_rows_is_left_out_once(tmp_path):
+    exact, one_off = entries("table10", only=("resnet101", "ce"))
+    last = dict(accuracy=0.6, one_off_accuracy=0.9)
+    for fold, backend in enumerate(["jax", "jax", "torch"]):
+        write(
+            tmp_path, 40, "ce", 0, fold=fold, entry=exact, last=last,
+            classes=8, fingerprint=f"fold{fold}", backend=backend,
+        )  # fmt: skip
+    _, text = report(tmp_path, "table10", only=("resnet101", "ce"))
+    assert "1 run of another backend" in text
 
 
 @pytest.mark.parametrize(
@@ -787,6 +859,59 @@ def test_fig_3_needs_runs_and_shows_them(tmp_path):
     assert "2 a curve" in drawn.caption
     with pytest.raises(ValueError, match="at the scale short"):
         draw("fig3", Protocol("short"), tmp_path)
+
+
+def test_a_loss_that_diverged_is_left_out_of_a_figure(tmp_path):
+    for entry in figure_entries("fig3", Protocol()):
+        loss = entry.configs[0].loss
+        wrong = None if loss == "nllr" else 20
+        write(tmp_path, wrong, loss, 0, entry=entry)
+    drawn = draw("fig3", Protocol(), tmp_path)
+    assert ">CRL<" in drawn.svg and ">NLLR<" not in drawn.svg
+    assert "all runs diverged: cifar10 NLLR and cifar100 NLLR" in drawn.caption
+    for entry in figure_entries("fig4", Protocol()):
+        loss = entry.configs[0].loss
+        write(tmp_path, None if loss == CRL else 20, loss, 0, fold=0,
+              entry=entry, classes=8)  # fmt: skip
+    with pytest.raises(ValueError, match="adience CRL diverged: nothing"):
+        draw("fig4", Protocol(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("fig3 --only mnist", "fig3: --only leaves no row of it.*--only mnist"),
+        ("fig3 --only ce", "fig3: it needs two losses"),
+        ("fig4 --only cifar10", "fig4: --only leaves no row"),
+        ("fig5 --only ce nllr adience", "fig5: it needs ce and crl"),
+        ("table1 --only crl(alpha=3,beta=1)", "table1: --only leaves no row"),
+    ],
+)
+def test_what_only_leaves_nothing_of(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for mode in ("--report", "--list"):
+        with pytest.raises(SystemExit, match=message):
+            reproduce(monkeypatch, *words.split(), mode)
+
+
+def test_what_only_leaves_is_shown(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    reproduce(monkeypatch, "all", "--only", "mnist", "--list")
+    out = capsys.readouterr().out
+    assert "table1 is left out: --only leaves no row" in out
+    assert "fig4 is left out" in out
+    assert "4 of 4 runs to do" in out
+
+
+def test_smoke_takes_what_is_asked_for():
+    asked = dict(scale="smoke", seeds=3, changes=(("batch_size", 16),))
+    configs = all_configs(entries("table10", **asked))
+    assert {c.seed for c in configs} == {0, 1, 2}
+    assert {c.recipe.batch_size for c in configs} == {16}
+    wide = dict(scale="smoke", width=64, clamped=True, only=("resnet34",))
+    (config,) = all_configs(entries("table3", **wide))
+    assert config.network == "resnet34_w64"
+    assert config.loss == "released(alpha=1.5,beta=1)"
 
 
 def test_figs_4_and_5_show_agreement_and_disagreement(tmp_path):
@@ -928,6 +1053,7 @@ def test_digits_are_written_as_the_data_sets_lie_on_disk(tmp_path):
         ("fig3 --report", "^reproduce: fig3"),
         ("table1 cost", "asked for alone"),
         ("table1 --image-size 64", "is for measure"),
+        ("table1 --reader pillow", "--reader is for image files"),
     ],
 )
 def test_bad_input_is_said(words, message, tmp_path, monkeypatch):
