@@ -169,7 +169,7 @@ def build_backbone(name, input_shape, classes, weights="none", frozen=False):
     pooled = keras.layers.GlobalAveragePooling2D(
         data_format="channels_last", name="pool"
     )(features)
-    head = keras.layers.Dense(classes, dtype="float32", name="logits")
+    head = keras.layers.Dense(int(classes), dtype="float32", name="logits")
     return keras.Model(inputs, head(pooled), name=backbone_name), scaling
 
 

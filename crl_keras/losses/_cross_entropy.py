@@ -49,8 +49,9 @@ def sparse_cross_entropy(labels, y_pred, from_logits, axis):
             shifted, ops.expand_dims(labels, axis), axis=axis
         )
         return log_partition - ops.squeeze(logit, axis=axis)
-    if backend == "tensorflow":
-        y_pred = ops.moveaxis(y_pred, axis, -1)  # Its kernel knows no other.
+    if backend == "tensorflow" and axis != len(y_pred.shape) - 1:
+        # Its kernel knows no other. The 0: a `tf.Variable` has no `ndim`.
+        y_pred = ops.moveaxis(y_pred + 0, axis, -1)
         axis = -1
     return ops.sparse_categorical_crossentropy(
         labels, y_pred, from_logits=True, axis=axis
@@ -77,7 +78,7 @@ def dense_margin(y_true, logits, axis):
     is_label = ops.greater(y_true, 0.5 * ops.expand_dims(total, axis))
     has_label = ops.any(is_label, axis=axis)
     logit = ops.sum(ops.where(is_label, logits, 0.0), axis=axis)
-    largest = ops.stop_gradient(ops.max(logits, axis=axis))
+    largest = ops.stop_gradient(ops.amax(logits, axis=axis))
     logit = ops.where(has_label, logit, largest)
     difference = logits - ops.expand_dims(logit, axis)
     competing = ops.where(is_label, -float("inf"), difference)
@@ -85,7 +86,9 @@ def dense_margin(y_true, logits, axis):
     rest = -ops.sum(y_true * difference, axis=axis)
     log_partition = ops.where(has_label, ops.softplus(margin), margin)
     cross_entropy = total * log_partition + rest
-    is_hard = ops.logical_and(ops.equal(total, 1.0), ops.equal(rest, 0.0))
+    # By the label, not by `rest`, which is 0 for equal logits too.
+    is_0 = ops.logical_or(is_label, ops.equal(y_true, 0.0))
+    is_hard = ops.logical_and(ops.equal(total, 1.0), ops.all(is_0, axis=axis))
     is_hard = ops.logical_and(is_hard, has_label)
     return cross_entropy, margin, is_hard
 
@@ -105,7 +108,8 @@ def _shift(logits, axis):
 
     Without the shift, logits of 1e4 would leave 3 digits of a difference.
     """
-    largest = ops.max(logits, axis=axis, keepdims=True)
+    # Not ops.max, which breaks the graph of `torch.compile`.
+    largest = ops.amax(logits, axis=axis, keepdims=True)
     largest = ops.stop_gradient(largest)
     shifted = logits - largest
     log_sum = ops.log(ops.sum(ops.exp(shifted), axis=axis))

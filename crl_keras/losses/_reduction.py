@@ -45,9 +45,12 @@ class PerSampleLoss(keras.losses.Loss):
             losses = self.call(y_true, predictions)
             kept = self.kept(y_true, predictions)
             if kept is not None and self.reduction in MEANS:
+                sample_weight = self._like(losses, sample_weight)
                 losses = ops.cast(losses, self._each.dtype)
                 losses *= self._share_kept(kept, y_pred, sample_weight)
             elif self._is_plain_mean(losses, y_pred, sample_weight):
+                if self.dtype == "float64":
+                    return losses.mean()  # Keras's is of float32.
                 return ops.mean(losses)
             self._reduce.reduction = self.reduction  # As set by now.
             losses = self._reduce(losses, y_pred, sample_weight)
@@ -56,6 +59,16 @@ class PerSampleLoss(keras.losses.Loss):
     def kept(self, y_true, y_pred):
         """True where a sample counts, or None where all do."""
         return None
+
+    def _like(self, losses, sample_weight):
+        """Weights in the shape of the losses, where a mean divides by them.
+
+        Keras divides by their sum before they are broadcast.
+        """
+        if sample_weight is None or self.reduction != "mean_with_sample_weight":
+            return sample_weight
+        weights = self._each(ops.ones_like(losses), losses, sample_weight)
+        return ops.reshape(weights, ops.shape(losses))
 
     def _share_kept(self, kept, y_pred, sample_weight):
         """The factor from Keras's mean over all to the mean over the kept."""

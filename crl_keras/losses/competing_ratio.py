@@ -89,6 +89,7 @@ def competing_ratio_loss(
         gradient, has a sign error: see docs/paper-errata.md.
     """
     alpha, beta = _validation.check_alpha_beta(alpha, beta)
+    from_logits = _validation.check_from_logits(from_logits)
 
     def from_margin(y_true, y_pred, axis):
         cross_entropy, margin, is_hard = _cross_entropy.dense_margin(
@@ -176,6 +177,7 @@ def sparse_competing_ratio_loss(
         Zhang et al., arXiv:1912.11642, Eq. (11).
     """
     alpha, beta = _validation.check_alpha_beta(alpha, beta)
+    from_logits = _validation.check_from_logits(from_logits)
 
     def from_margin(labels, y_pred, axis):
         margin = _cross_entropy.sparse_margin(labels, y_pred, axis)

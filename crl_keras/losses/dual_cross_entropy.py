@@ -80,6 +80,7 @@ def dual_cross_entropy(
         beta.
     """
     alpha, beta = _check(alpha, beta)
+    from_logits = _validation.check_from_logits(from_logits)
 
     def function(y_true, y_pred, axis):
         cross_entropy = _cross_entropy.dense_cross_entropy(
@@ -155,6 +156,7 @@ def sparse_dual_cross_entropy(
         beta.
     """
     alpha, beta = _check(alpha, beta)
+    from_logits = _validation.check_from_logits(from_logits)
 
     def function(labels, y_pred, axis):
         cross_entropy = _cross_entropy.sparse_cross_entropy(

@@ -75,6 +75,7 @@ def focal_loss(
         gives no gamma: 2 is our choice.
     """
     gamma = _validation.check_at_least_0("gamma", gamma)
+    from_logits = _validation.check_from_logits(from_logits)
     return _forms.dense_losses(
         _forms.dense_cross_entropies(lambda ce: _focal(ce, gamma), from_logits),
         y_true,
@@ -136,6 +137,7 @@ def sparse_focal_loss(
         Lin et al., "Focal Loss for Dense Object Detection", arXiv:1708.02002.
     """
     gamma = _validation.check_at_least_0("gamma", gamma)
+    from_logits = _validation.check_from_logits(from_logits)
     return _forms.sparse_losses(
         _forms.sparse_cross_entropies(
             lambda ce: _focal(ce, gamma), from_logits

@@ -25,6 +25,7 @@ only.
 """
 
 import math
+import numbers
 from typing import Any
 
 import keras
@@ -273,7 +274,7 @@ def annealed(step, base, gamma, power, minimum):
 
 def _margin_losses(function, y_true, features, kernel, margin, annealing):
     margin = _validation.check_count("margin", margin, 1)
-    if isinstance(annealing, (int, float)):
+    if isinstance(annealing, numbers.Real):
         annealing = _validation.check_at_least_0("annealing", annealing)
     features = ops.convert_to_tensor(features)
     features, dtype = _forms.at_least_float32(features)

@@ -82,6 +82,7 @@ def released_competing_ratio_loss(
         arXiv:1912.11642.
     """
     alpha, beta = _validation.check_alpha_beta(alpha, beta)
+    from_logits = _validation.check_from_logits(from_logits)
 
     def function(labels, y_pred, axis):
         p = _cross_entropy.probabilities(y_pred, from_logits, axis)

@@ -72,6 +72,7 @@ def tamed_cross_entropy(
         gives no alpha.
     """
     alpha = _validation.check_at_least_0("alpha", alpha)
+    from_logits = _validation.check_from_logits(from_logits)
     return _forms.dense_losses(
         _forms.dense_cross_entropies(lambda ce: _tamed(ce, alpha), from_logits),
         y_true,
@@ -136,6 +137,7 @@ def sparse_tamed_cross_entropy(
         gives no alpha.
     """
     alpha = _validation.check_at_least_0("alpha", alpha)
+    from_logits = _validation.check_from_logits(from_logits)
     return _forms.sparse_losses(
         _forms.sparse_cross_entropies(
             lambda ce: _tamed(ce, alpha), from_logits

@@ -6,7 +6,8 @@ from keras import layers
 
 def logits(classes, **kwargs):
     """The last layer: linear, in float32 under any dtype policy."""
-    return layers.Dense(classes, dtype="float32", name="logits", **kwargs)
+    # int: Keras takes no NumPy integer such as `labels.max() + 1`.
+    return layers.Dense(int(classes), dtype="float32", name="logits", **kwargs)
 
 
 def pooled_logits(x, classes, bias_initializer=None):

@@ -1,11 +1,13 @@
 """Bad input names the argument, what was expected and what was received."""
 
+import inspect
 import re
 
 import numpy as np
 import pytest
 
 import crl_keras
+from crl_keras import losses
 
 CLASSES = [crl_keras.CompetingRatioLoss, crl_keras.SparseCompetingRatioLoss]
 FUNCTIONS = [
@@ -61,6 +63,16 @@ def test_from_logits():
             with pytest.raises(TypeError, match="`from_logits` must be True"):
                 cls(1.5, 1.0, value)
         assert cls(from_logits=np.bool_(True)).from_logits is True
+    functions = [
+        function
+        for function in vars(losses).values()
+        if inspect.isfunction(function)
+        and "from_logits" in inspect.signature(function).parameters
+    ]
+    assert len(functions) == 9
+    for function in functions:
+        with pytest.raises(TypeError, match="`from_logits` must be True"):
+            function(LABELS, LOGITS, from_logits="no")
 
 
 def test_the_edges_of_the_range_are_admissible():

@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
+import reference
 from autodiff import to_numpy
 from autodiff import value_and_gradient
 from keras import ops
@@ -51,6 +52,30 @@ def test_beta_0_is_the_cross_entropy_of_keras(from_logits, alpha, smoothing):
         strict=True,
     ):
         np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("alpha, beta", SETTINGS)
+@pytest.mark.parametrize(
+    "label",
+    [
+        [0.7, 0.3, 0.0, 0.0],
+        [0.625, 0.125, 0.125, 0.125],  # Sums to 1 without rounding.
+        [0.25, 0.25, 0.25, 0.25],
+        [1.0, 0.0, 0.0, 0.0],
+    ],
+)
+def test_equal_logits_make_no_hard_label_of_a_soft_one(label, alpha, beta):
+    """Logits start at 0 where the last kernel does."""
+    labels = np.array([label], "float32")
+    logits = np.zeros((1, 4), "float32")
+    loss = crl_keras.CompetingRatioLoss(
+        alpha, beta, from_logits=True, reduction="sum"
+    )
+    found = value_and_gradient(lambda x: loss(labels, x), logits)
+    value = reference.competing_ratio(labels, logits, alpha, beta).sum()
+    np.testing.assert_allclose(found[0], value, rtol=1e-6)
+    slope = reference.gradient(labels, logits, alpha, beta)
+    np.testing.assert_allclose(found[1], slope, atol=1e-5)
 
 
 @pytest.mark.parametrize("from_logits", [True, False])

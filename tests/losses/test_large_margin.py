@@ -478,6 +478,8 @@ def test_errors():
             FUNCTIONS[kind](LABELS, X, KERNEL, margin=0)
         with pytest.raises(ValueError, match="`annealing` must be >= 0.*=-1"):
             FUNCTIONS[kind](LABELS, X, KERNEL, annealing=-1)
+        with pytest.raises(ValueError, match="`annealing` must be >= 0"):
+            FUNCTIONS[kind](LABELS, X, KERNEL, annealing=np.float32(-1))
     with pytest.raises(ValueError, match="`classes` must be an integer >= 2"):
         losses.SparseMarginCrossEntropy(1)
     loss = losses.SparseMarginCrossEntropy(3)

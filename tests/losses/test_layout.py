@@ -360,6 +360,31 @@ def test_reductions_agree_with_keras():
             )
 
 
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_weights_that_broadcast(reduction):
+    """One weight a sample or row, also where samples are ignored."""
+    labels = LABELS.reshape(8, 5).copy()
+    labels[::3, 1] = labels[5] = -1
+    per_row = RNG.random((8, 1)).astype("float32")
+    loss = crl_keras.SparseCompetingRatioLoss(
+        from_logits=True, ignore_class=-1, reduction=reduction
+    )
+    expected = reduced(
+        flat(1.5).reshape(8, 5),
+        np.broadcast_to(per_row.astype("float64"), (8, 5)),
+        labels >= 0,
+        reduction,
+    )
+    actual = loss(labels, LOGITS.reshape(8, 5, 3), per_row)
+    np.testing.assert_allclose(to_numpy(actual), expected, rtol=1e-5)
+
+    # A column of weights, as Keras's `fit` makes of them.
+    labels, weights = labels.ravel(), np.repeat(per_row, 5)
+    expected = reduced(flat(1.5), weights, labels >= 0, reduction)
+    actual = loss(labels, LOGITS, weights[:, None])
+    np.testing.assert_allclose(to_numpy(actual), expected, rtol=1e-5)
+
+
 def test_a_weight_of_zero_removes_a_sample():
     weights = np.ones(len(LABELS), "float32")
     weights[0] = 0

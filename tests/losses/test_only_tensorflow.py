@@ -17,6 +17,15 @@ from crl_keras import losses
 from crl_keras.metrics import _within
 
 
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_logits_in_a_variable(axis):
+    loss = crl_keras.SparseCompetingRatioLoss(from_logits=True, axis=axis)
+    logits = np.stack([LOGITS[:5], LOGITS[1:6]], axis=-1)  # (5, 5, 2)
+    labels = RNG.integers(0, logits.shape[axis], (5, logits.shape[-axis]))
+    expected = to_numpy(loss(labels, logits))
+    assert to_numpy(loss(labels, tf.Variable(logits))) == expected
+
+
 def test_unknown_batch_size_and_label_rank():
     loss = crl_keras.SparseCompetingRatioLoss(from_logits=True)
 

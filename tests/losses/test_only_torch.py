@@ -23,6 +23,32 @@ def test_per_sample_gradients_by_vmap(form, alpha):
 
 
 @FORMS
+@ALPHAS
+def test_the_mean_of_float64_has_its_digits(form, alpha):
+    """Keras's own mean is of float32 on PyTorch."""
+    loss, y_true = make(form, alpha, dtype="float64")
+    logits = torch.from_numpy(LOGITS).double().requires_grad_()
+    value = loss(y_true, logits)
+    assert value.dtype == torch.float64
+    expected = loss.call(y_true, logits).mean()
+    np.testing.assert_allclose(to_numpy(value), to_numpy(expected), rtol=1e-15)
+    assert torch.autograd.gradcheck(lambda x: loss(y_true, x), (logits,))
+
+
+@FORMS
+@ALPHAS
+def test_torch_compile_breaks_no_graph(form, alpha):
+    loss, y_true = make(form, alpha)
+    y_true = torch.from_numpy(np.asarray(y_true))
+
+    def of_each(x):
+        return loss.call(y_true, x)
+
+    explained = torch._dynamo.explain(of_each)(torch.from_numpy(LOGITS))
+    assert explained.graph_break_count == 0, explained.break_reasons
+
+
+@FORMS
 def test_native_loop(form):
     """The loss in a loop of PyTorch's own, as the README shows it."""
     loss, y_true = make(form, 1.5)

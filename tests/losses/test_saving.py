@@ -11,7 +11,10 @@ import pytest
 from autodiff import to_numpy
 
 import crl_keras
+from crl_keras import layers
 from crl_keras import losses
+from crl_keras import metrics
+from crl_keras import optimizers
 
 # A value other than the default for every argument of the constructors.
 OTHER = {
@@ -84,50 +87,68 @@ def test_a_dtype_policy_survives():
     assert again.dtype == loss.dtype == "bfloat16"
 
 
-def examples():
+def saved_models():
+    """{name: (model, whether its labels are one-hot)}, with all of ours."""
     options = dict(alpha=0.5, beta=0.25, from_logits=True)
-    return {
+    dense = {
         "dense": crl_keras.CompetingRatioLoss(
             label_smoothing=0.1, dtype="float32", **options
         ),
-        "sparse": crl_keras.SparseCompetingRatioLoss(ignore_class=2, **options),
-        "dense function": crl_keras.competing_ratio_loss,
-        "sparse function": crl_keras.sparse_competing_ratio_loss,
-        "dense focal": losses.FocalLoss(gamma=3.0, from_logits=True),
-        "sparse tamed": losses.SparseTamedCrossEntropy(
-            alpha=0.5, from_logits=True
-        ),
-        "dense dual": losses.DualCrossEntropy(beta=2.0, from_logits=True),
-        "sparse released": losses.ReleasedCompetingRatioLoss(
-            alpha=0.5, from_logits=True
-        ),
+        "dense_function": crl_keras.competing_ratio_loss,
+        "dense_focal": losses.FocalLoss(gamma=3.0, from_logits=True),
+        "dense_dual": losses.DualCrossEntropy(beta=2.0, from_logits=True),
     }
+    sparse = {
+        "sparse": crl_keras.SparseCompetingRatioLoss(ignore_class=2, **options),
+        "sparse_function": crl_keras.sparse_competing_ratio_loss,
+        "sparse_tamed": losses.SparseTamedCrossEntropy(0.5, from_logits=True),
+        "sparse_released": losses.ReleasedCompetingRatioLoss(
+            alpha=0.5, from_logits=True
+        ),
+        "sparse_margin": losses.SparseMarginCrossEntropy(3),
+    }
+    models = {}
+    for name, loss in (dense | sparse).items():
+        head = keras.layers.Dense(
+            3, activation="softmax" if name.endswith("function") else None
+        )
+        if name == "sparse_margin":
+            head = layers.LSoftmaxDense(3)
+        model = keras.Sequential([keras.Input((4,)), head])
+        model.compile(
+            optimizers.CoupledSGD(0.1, momentum=0.9),
+            loss,
+            metrics=[metrics.OneOffAccuracy()] if name in sparse else None,
+        )
+        models[name] = model, name in dense
+    return models
 
 
-@pytest.mark.parametrize("form", list(examples()))
-def test_a_saved_model_loads_in_a_fresh_process(form, tmp_path):
+def test_saved_models_load_in_a_fresh_process(tmp_path):
     """Safe mode, no custom_objects: importing crl_keras is enough."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(8, 4)).astype("float32")
     labels = rng.integers(0, 3, 8)
-    y_true = np.eye(3)[labels] if form.startswith("dense") else labels
-    activation = "softmax" if form.endswith("function") else None
-    model = keras.Sequential(
-        [keras.Input((4,)), keras.layers.Dense(3, activation=activation)]
-    )
-    model.compile("sgd", examples()[form])
-    model.fit(x, y_true, verbose=0)
-    expected = model.evaluate(x, y_true, verbose=0)
-    model.save(tmp_path / "model.keras")
-    np.savez(tmp_path / "data.npz", x=x, y=y_true, expected=expected)
+    expected, configs = {}, {}
+    for name, (model, one_hot) in saved_models().items():
+        y_true = np.eye(3)[labels] if one_hot else labels
+        model.fit(x, y_true, verbose=0)
+        model.save(tmp_path / f"{name}.keras")
+        found = model.evaluate(x, y_true, verbose=0)
+        expected[name] = np.append(found, one_hot)
+        configs[name] = described(model.loss)
+    np.savez(tmp_path / "data.npz", x=x, y=labels, **expected)
     code = (
         "import crl_keras, keras, numpy as np\n"
-        "m = keras.models.load_model('model.keras')\n"
         "d = np.load('data.npz')\n"
-        "got = m.evaluate(d['x'], d['y'], verbose=0)\n"
-        "np.testing.assert_allclose(got, d['expected'], rtol=1e-5)\n"
-        "print(m.loss.get_config() if hasattr(m.loss, 'get_config')"
-        " else m.loss.__name__)\n"
+        "for name in d.files[2:]:\n"
+        "    m = keras.models.load_model(name + '.keras')\n"
+        "    *found, one_hot = d[name]\n"
+        "    y = np.eye(3)[d['y']] if one_hot else d['y']\n"
+        "    got = np.ravel(m.evaluate(d['x'], y, verbose=0))\n"
+        "    np.testing.assert_allclose(got, found, rtol=1e-5)\n"
+        "    print(type(m.optimizer).__name__, m.loss.get_config()"
+        " if hasattr(m.loss, 'get_config') else m.loss.__name__)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -137,11 +158,14 @@ def test_a_saved_model_loads_in_a_fresh_process(form, tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    loss = examples()[form]
-    name = (
-        str(loss.get_config()) if hasattr(loss, "get_config") else loss.__name__
-    )
-    assert done.stdout.strip().splitlines()[-1] == name
+    found = done.stdout.strip().splitlines()[-len(configs) :]
+    assert found == [f"CoupledSGD {text}" for text in configs.values()]
+
+
+def described(loss):
+    if hasattr(loss, "get_config"):
+        return str(loss.get_config())
+    return loss.__name__
 
 
 def test_functions_work_in_compile():
