@@ -28,7 +28,8 @@ class RandomPadCrop(keras.layers.Layer):
             not cast to it.
 
     Call arguments:
-        images: `(batch, height, width, channels)`, integer or float.
+        images: `(batch, height, width, channels)`, integer or float; all but
+            the batch must be known sizes. In `tf.data`, on TensorFlow alone.
         training: Whether to crop; otherwise the images come back as they are.
 
     Returns:

@@ -256,7 +256,10 @@ def measure_rest(folder, network, size, batch_size, precision, steps):
     test = datasets.Split(pixels[:100], np.arange(100) % 10)
     memory = datasets.Dataset("made", train, test, tuple("0123456789"))
     files = sources.open_dataset(f"folder:{folder}", resized=True)
-    files = sources.limit(files, steps * batch_size, batch_size)
+    classes = files.classes  # Each needs an image.
+    files = sources.limit(
+        files, max(steps * batch_size, classes), max(batch_size, classes)
+    )
     sized = dict(image_size=size, batch_size=batch_size, scaling="unit")
     return [
         _outside("resnet20", memory, get_recipe("paper"), "memory", precision),

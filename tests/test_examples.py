@@ -102,7 +102,8 @@ def test_ray_makes_the_same_records(tmp_path):
 @pytest.mark.once
 def test_where_the_time_of_training_goes(tmp_path):
     for i in range(40):
-        path = tmp_path / "images" / f"{i % 2}" / f"{i}.jpg"
+        # More classes than a batch has images.
+        path = tmp_path / "images" / f"{i % 6}" / f"{i}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (60, 45), (6 * i, 0, 0)).save(path)
     command = (

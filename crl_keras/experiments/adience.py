@@ -204,7 +204,7 @@ def hold_out_people(dataset, fraction, seed=0):
     raise ValueError(
         f"Expected people of every age group on both sides of a cut at "
         f"{fraction}. Received none in {DRAWS} draws from {len(images)} "
-        "people. Choose a fraction nearer to a half."
+        "people. Choose a fraction nearer to a half, or 0 (--held-out 0)."
     )
 
 
@@ -381,7 +381,8 @@ def _image_folder(root, faces):
         if archive.is_file():
             return unpacked(archive, faces)
     raise FileNotFoundError(
-        f"Expected the folder {faces} or {faces}.tar.gz in {root}. "
+        f"Expected the folder {faces} or {faces}.tar.gz in {root}, or another "
+        f"of {some(list(PREFIXES))} to be chosen (--faces, faces=). "
         f"{what_is_in(root)} {SOURCE}."
     )
 

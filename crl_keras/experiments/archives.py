@@ -36,6 +36,11 @@ def unpacked(archive, folder):
     target = archive.parent / folder
     if target.is_dir():
         return target
+    if archive.suffix.lower() == ".zip":
+        raise ValueError(
+            f"Expected a .tar or .tgz file. Received: {archive}. Unpack it by "
+            "hand and give its folder."
+        )
     filelock = require("filelock")
     try:
         with filelock.FileLock(archive.parent / f".{folder}.lock"):

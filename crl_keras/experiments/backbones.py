@@ -5,6 +5,7 @@ TensorFlow on every backend; KerasHub and keras.applications do not. Each is
 imported when asked for.
 """
 
+import hashlib
 import pathlib
 
 from crl_keras.experiments._optional import require
@@ -101,6 +102,17 @@ def check_backbone(name, weights="none"):
             )
 
 
+def weights_fingerprint(weights):
+    """16 hexadecimal digits of a file of weights, None for no file.
+
+    >>> weights_fingerprint("imagenet")
+    """
+    if weights in ("none", "imagenet"):
+        return None
+    data = pathlib.Path(weights).expanduser().read_bytes()
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
 def build_backbone(name, input_shape, classes, weights="none", frozen=False):
     """Builds a backbone under a head of our own.
 
@@ -158,11 +170,11 @@ def build_backbone(name, input_shape, classes, weights="none", frozen=False):
             f"The ImageNet weights of {name} could not be fetched or used "
             f"({error}). Run this once where there is a network, which keeps "
             "them in the library's cache; those of timm (hf://) need: pip "
-            "install huggingface_hub. Or give --weights PATH, or --weights "
-            "none"
+            "install huggingface_hub safetensors. Or give --weights PATH, or "
+            "--weights none"
         ) from error
     if weights not in ("none", "imagenet"):
-        backbone.load_weights(pathlib.Path(weights).expanduser())
+        _load_weights(backbone, name, weights)
     backbone.trainable = not frozen
     inputs = keras.Input(input_shape)
     features = backbone(inputs, training=False if frozen else None)
@@ -171,6 +183,19 @@ def build_backbone(name, input_shape, classes, weights="none", frozen=False):
     )(features)
     head = keras.layers.Dense(int(classes), dtype="float32", name="logits")
     return keras.Model(inputs, head(pooled), name=backbone_name), scaling
+
+
+def _load_weights(backbone, name, path):
+    try:
+        backbone.load_weights(pathlib.Path(path).expanduser())
+    # What h5py and Keras say of another file is no help, or hundreds of lines.
+    except Exception as error:
+        why = str(error).strip().partition("\n")[0][:200]
+        raise ValueError(
+            f"Expected in {path} what save_weights of {name}, without its "
+            f"head, wrote. Received: a file that does not fit ({why}). Choose "
+            "the backbone and --library that it is of, or --weights imagenet"
+        ) from error
 
 
 def _keras_cv(name, input_shape, imagenet):

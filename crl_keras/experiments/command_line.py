@@ -68,6 +68,13 @@ def finetune_parser(description, dataset):
         what.add_argument(
             "--dataset", required=True, help="folder:PATH or tfds:NAME"
         )
+    if dataset == "adience":
+        what.add_argument(
+            "--faces",
+            default="aligned",
+            choices=("aligned", "faces"),
+            help="the folder of faces: upright ones, or as found (aligned)",
+        )
     _add_common(
         parser,
         what,
@@ -139,6 +146,8 @@ def make_plan(arguments):
     from crl_keras.experiments.training import Options
 
     dataset, network = arguments.dataset, arguments.backbone_of(arguments)
+    if getattr(arguments, "faces", None) == "faces":
+        dataset = "adience_faces"
     if dataset.startswith("folder:"):
         # Another spelling of the path makes no other runs.
         path = dataset.removeprefix("folder:")
@@ -400,7 +409,7 @@ def _add_training(how):
         "--randaugment",
         type=int,
         metavar="OPERATIONS",
-        help="random operations on each image (0)",
+        help="random operations on a batch, their strength on an image (0)",
     )
     how.add_argument(
         "--mixup", type=float, metavar="ALPHA", help="0 to 1; 0.2 is usual (0)"

@@ -6,12 +6,12 @@ import pathlib
 import numpy as np
 
 from crl_keras.experiments import scores
+from crl_keras.experiments._optional import require
 from crl_keras.experiments.comparison import crl_posterior
 from crl_keras.experiments.config import crl_parameters
 from crl_keras.experiments.config import loss_label
 from crl_keras.experiments.crops import Crop
 from crl_keras.experiments.image_trees import some
-from crl_keras.experiments.sources import unreadable
 
 
 class Classifier:
@@ -55,7 +55,10 @@ class Classifier:
             image = self.crop.read(path)
         # A damaged file makes Pillow raise nearly anything.
         except Exception as error:
-            raise unreadable(path, error) from error
+            raise OSError(
+                f"Expected an image in {path}. Received what cannot be read "
+                f"({type(error).__name__}: {error})."
+            ) from error
         if self.channels == 1:
             image = image.mean(axis=-1, keepdims=True).round().astype(np.uint8)
         logits = np.asarray(self.model.predict(image[None], verbose=0))
@@ -80,6 +83,7 @@ def load_classifier(path):
     Raises:
         FileNotFoundError: if there is no such model.
         ValueError: if there are several.
+        ImportError: without the library of its backbone.
     """
     import keras
 
@@ -104,6 +108,9 @@ def load_classifier(path):
             f"{some(names)}. Name the folder of one run."
         )
     info = json.loads((found[0].parent / "model.json").read_text())
+    library, _, name = info["network"].rpartition("/")
+    if library:
+        require(library, library)  # Whose layers the model may have.
     return Classifier(keras.models.load_model(found[0]), info)
 
 

@@ -109,7 +109,8 @@ class Recipe:
             random, half of the images mirrored) or "shift_flip" (shifted by up
             to a tenth, border repeated, half of the images mirrored). Mirrored
             digits are wrong digits. Defaults to `"none"`.
-        randaugment: Number of operations of RandAugment on each image, integer
+        randaugment: Number of operations of Keras's RandAugment, drawn for
+            each batch, of a strength drawn for each image, integer
             >= 0. Defaults to `0`.
         mixup: Parameter of MixUp's beta distribution, in [0, 1]; 0 for none.
             Defaults to `0.0`.

@@ -15,6 +15,8 @@ from crl_keras.experiments import datasets
 from crl_keras.experiments._optional import require
 from crl_keras.experiments.adience import hold_out_people
 from crl_keras.experiments.adience import read_adience
+from crl_keras.experiments.crops import decoded
+from crl_keras.experiments.devices import leave_gpus_to_backend
 from crl_keras.experiments.fine_grained import read_cars
 from crl_keras.experiments.fine_grained import read_cub
 from crl_keras.experiments.image_files import FileDataset
@@ -136,11 +138,18 @@ def open_dataset(
 
 def _prepared_by_tfds(name, data_dir, fold):
     """TFDS's name of a set that it has prepared in this folder, or None."""
-    for tfds_name in TFDS_NAMES.get(name, ()) if data_dir else ():
-        tfds_name = tfds_name.format(fold=fold)
-        folder = pathlib.Path(data_dir).expanduser() / tfds_name
-        if any(folder.glob("*/dataset_info.json")):
+    for pattern in TFDS_NAMES.get(name, ()) if data_dir else ():
+        tfds_name = pattern.format(fold=fold)
+        root = pathlib.Path(data_dir).expanduser()
+        if any((root / tfds_name).glob("*/dataset_info.json")):
             return tfds_name
+        others = pattern.format(fold="*") + "/*/dataset_info.json"
+        if fold is not None and any(root.glob(others)):
+            raise FileNotFoundError(
+                f"Expected {tfds_name} in {root}, where TensorFlow Datasets "
+                "has prepared another fold. Prepare it too, or name one that "
+                "is there with --fold"
+            )
     return None
 
 
@@ -305,6 +314,8 @@ def _unreadable(name, paths, reader):
     stamps = {path: _stamp(path, reader) for path in paths}
     paths = [path for path in paths if stamps[path] not in _READABLE]
     chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
+    if reader == "tf.data":
+        leave_gpus_to_backend()
     shown = types.SimpleNamespace(total=len(chunks), done=0)
     broken = {}
     with (
@@ -338,14 +349,14 @@ def _unreadable_of(paths, reader):
                 image.draft("RGB", (1, 1))
                 image.load()
                 if reader == "tf.data":
-                    _check_tensorflow_reads(image)
+                    _check_tensorflow_reads(image, path)
         # A damaged file makes Pillow raise nearly anything.
         except Exception as error:
             broken[path] = error
     return broken
 
 
-def _check_tensorflow_reads(image):
+def _check_tensorflow_reads(image, path):
     # MPO is a JPEG with further ones behind it. Of a BMP with a palette
     # TensorFlow takes the numbers of its colours for the colours.
     kinds = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP")
@@ -355,3 +366,6 @@ def _check_tensorflow_reads(image):
             f"TensorFlow does not read {image.format} of mode {image.mode}; "
             "Pillow does, with --reader pillow"
         )
+    if image.format not in ("JPEG", "MPO"):
+        # Of rarer kinds not all: no animated WebP, no PNG that lacks its end.
+        decoded(pathlib.Path(path).read_bytes())

@@ -300,6 +300,14 @@ def _prepared(tfds, name, data_dir):
             f"({error}). Check the name, or --data-dir for a set of your own."
         ) from error
     if builder.info.splits:
+        file_format = builder.info.file_format
+        if file_format is not None and file_format.value == "array_record":
+            raise ValueError(
+                f"Expected {name} in a file format that tf.data streams. "
+                f"Received: {file_format.value}, in {builder.data_dir}. "
+                "Prepare it with the default format, tfrecord, in another "
+                "folder"
+            )
         return builder
     try:
         builder.download_and_prepare()

@@ -18,6 +18,7 @@ import uuid
 from crl_keras.experiments import sources
 from crl_keras.experiments._optional import require
 from crl_keras.experiments.backbones import build_backbone
+from crl_keras.experiments.backbones import weights_fingerprint
 from crl_keras.experiments.comparison import counted
 from crl_keras.experiments.config import RunConfig
 from crl_keras.experiments.config import loss_label
@@ -152,14 +153,16 @@ def check_plan(plan):
     for record in read_records(plan.output):
         key = (record.config.group, record.config.fold)
         made_of[key] = record.result["dataset"]["fingerprint"]
+        _check_weights(record)
     for config in plan.pending():
         data = prepare_dataset(plan, config, cache)
         feed = make_feed(data, config.recipe, config.seed, config.reader)
         _check_devices(config, feed)
-        if config.weights == "imagenet" and config.network not in fetched:
-            # Weights that cannot be fetched stop nothing halfway.
-            build_backbone(config.network, feed.input_shape, 2, "imagenet")
-            fetched.add(config.network)
+        of_file = (config.network, config.weights)
+        if config.weights != "none" and of_file not in fetched:
+            # Weights that cannot be had stop nothing halfway.
+            build_backbone(config.network, feed.input_shape, 2, config.weights)
+            fetched.add(of_file)
         RunFolder(plan.output, config).check_data(data)
         key = (config.group, config.fold)
         found = made_of.get(key, data.fingerprint)
@@ -176,6 +179,20 @@ def check_plan(plan):
     # The state of the runs in hand, twice while it is replaced: generous.
     check_output(plan.output, needed + 200)
     return cache
+
+
+def _check_weights(record):
+    """Raises ValueError if a run began with other weights of that name."""
+    config, found = record.config, record.result.get("weights")
+    if found is None or not pathlib.Path(config.weights).expanduser().exists():
+        return
+    now = weights_fingerprint(config.weights)
+    if now != found:
+        raise ValueError(
+            f"{record.path} was trained from other weights of the name "
+            f"{config.weights} (fingerprint {found}, now {now}): give the new "
+            "file another name, or use another --output"
+        )
 
 
 def _check_devices(config, feed):

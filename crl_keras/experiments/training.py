@@ -11,6 +11,7 @@ import numpy as np
 
 from crl_keras.experiments import scores
 from crl_keras.experiments.backbones import build_backbone
+from crl_keras.experiments.backbones import weights_fingerprint
 from crl_keras.experiments.config import make_head
 from crl_keras.experiments.config import make_loss
 from crl_keras.experiments.devices import device_name
@@ -404,6 +405,7 @@ def _result(config, feed, parameters, recorder, failure, options):
             classes=dataset.classes,
         ),
         network=dict(name=config.network, parameters=parameters),
+        weights=weights_fingerprint(config.weights),
         loss=config.loss,
         seed=config.seed,
         backend=config.backend,

@@ -224,3 +224,8 @@ def test_what_tfds_has_prepared_is_read_by_tensorflow(tmp_path):
         plan = Plan((config,), str(tmp_path / "runs"), data_dir)
         with pytest.raises(ValueError, match=message):
             sweep.prepare_dataset(plan, config)
+    common.update(fold=1, reader="tf.data")
+    (config,) = make_configs(["ce"], [0], [recipe], **common)
+    plan = Plan((config,), str(tmp_path / "runs"), data_dir)
+    with pytest.raises(FileNotFoundError, match="Expected adience/fold_1 in"):
+        sweep.prepare_dataset(plan, config)

@@ -314,6 +314,29 @@ def test_fit_reads_no_batch_for_nothing():
 
 
 @once
+def test_what_tensorflow_alone_cannot_decode_is_skipped_by_its_reader(
+    files, tmp_path
+):
+    """An animation, and a PNG that lacks its end."""
+    path = tmp_path / "moving.webp"
+    frames = [Image.new("RGB", (30, 20), (k, 0, 0)) for k in (0, 200)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    cut = tmp_path / "cut.png"
+    frames[1].save(cut)
+    cut.write_bytes(cut.read_bytes()[:-12])
+    paths = (*files.test.paths, str(path), str(cut))
+    split = FileSplit(paths, np.arange(9) % 3)
+    data = FileDataset("made", files.without_boxes().train, split, CLASSES)
+    assert sources.readable(data, reader="pillow") is data
+    with pytest.raises(OSError, match="moving.webp"):
+        sources.readable(data, reader="tf.data")
+    with pytest.warns(UserWarning, match="2 unreadable images skipped"):
+        kept = sources.readable(data, skip_unreadable=True, reader="tf.data")
+    for images, _ in make_feed(kept, recipe(), 0, "tf.data").ordered("test"):
+        assert len(images)
+
+
+@once
 @pytest.mark.parametrize(
     "name, mode, reads",
     [

@@ -85,6 +85,14 @@ def test_cub_as_an_archive(tmp_path, name):
     assert again.fingerprint == first.fingerprint
 
 
+def test_a_zip_is_to_be_unpacked_by_hand(tmp_path):
+    path = tmp_path / "CUB_200_2011.zip"
+    path.write_bytes(b"PK")
+    with pytest.raises(ValueError, match="CUB_200_2011.zip. Unpack it by"):
+        read_cub(path)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
 def test_cub_lists_that_an_editor_has_touched(tmp_path):
     files, rows = cub_files()
     lists = {k: v for k, v in files.items() if k.endswith(".txt")}

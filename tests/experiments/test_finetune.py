@@ -495,6 +495,67 @@ def test_a_checkpoint_of_one_s_own(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.fixture
+def small_backbone(monkeypatch):
+    """keras.applications has a small network of this name."""
+    small = keras.Sequential(
+        [keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 3)]
+    )
+    monkeypatch.setattr(
+        keras.applications, "MobileNetV2", lambda **arguments: small
+    )
+    return small
+
+
+@once
+def test_a_file_that_holds_other_weights(tmp_path, small_backbone):
+    """It is said before training, and never compared with the first one's."""
+    path = tmp_path / "mine.weights.h5"
+    small_backbone.save_weights(path)
+    common = dict(
+        dataset="cub", network="keras/mobilenet_v2", weights=str(path)
+    )
+    folder = cub(tmp_path)
+    run(make_plan(tmp_path / "runs", folder, ["ce"], **common))
+    plan = make_plan(tmp_path / "runs", folder, ["ce", "crl"], **common)
+    small_backbone.set_weights([w + 1 for w in small_backbone.get_weights()])
+    small_backbone.save_weights(path)
+    with pytest.raises(ValueError, match="trained from other weights of the"):
+        run(plan)
+
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    for wrong in ("junk", "another network"):
+        path.write_bytes(b"no weights at all")
+        if wrong != "junk":
+            other.save_weights(path)
+        plan = make_plan(tmp_path / wrong, folder, ["ce"], **common)
+        with pytest.raises(ValueError, match="mine.*without its head") as found:
+            run(plan)
+        assert len(str(found.value)) < 600
+        assert not [*(tmp_path / wrong).glob("*/config.json")]
+
+
+@once
+def test_the_library_of_a_saved_model_is_named(
+    tmp_path, tiny_network, monkeypatch
+):
+    plan = make_plan(tmp_path / "runs", cub(tmp_path), dataset="cub", save=True)
+    run(plan)
+    (path,) = tmp_path.glob("runs/*/model.json")
+    path.write_text(path.read_text().replace('"tiny"', '"keras_cv/resnet18"'))
+    monkeypatch.setitem(sys.modules, "keras_cv", None)
+    with pytest.raises(ImportError, match=r'"crl-keras\[keras_cv\]"'):
+        load_classifier(plan.output)
+
+
+@once
+def test_both_folders_of_adience(script):
+    command = ("finetune_adience.py", "--weights", "none", "--data-dir", "x")
+    for faces, dataset in (("aligned", "adience"), ("faces", "adience_faces")):
+        _, out, _ = script(*command, "--faces", faces, "--list")
+        assert f"to do  {dataset} fold 4  " in out
+
+
 @once
 @pytest.mark.parametrize(
     "name, arguments, message",

@@ -20,6 +20,7 @@ from crl_keras.experiments.adience import read_adience
 from crl_keras.experiments.cars196_classes import CARS196
 from crl_keras.experiments.fine_grained import read_cars
 from crl_keras.experiments.image_files import IncompleteDataWarning
+from crl_keras.experiments.sources import open_dataset
 
 pytestmark = [
     pytest.mark.once,
@@ -92,6 +93,9 @@ def test_adience(tfds, tmp_path, file_format):
         check_equal(splits, data, data.class_names)
         labels = [example["label"] for example in splits["test"].values()]
         assert collections.Counter(labels) == dict.fromkeys(range(8), 2)
+    if file_format == "array_record":  # Which tf.data does not stream.
+        with pytest.raises(ValueError, match="array_record, in .*tfrecord"):
+            open_dataset("adience", tmp_path / "tfds", 3)
 
 
 @pytest.mark.parametrize(
