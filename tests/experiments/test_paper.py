@@ -1071,6 +1071,8 @@ def test_costs_of_all_tables_are_a_markdown_table(monkeypatch, capsys):
         "| all",
     ]
     assert int(rows[2][2]) == 42 and float(rows[2][3].replace(",", "")) > 0
+    page = (REPRODUCE.parents[1] / "docs" / "reproduction.md").read_text()
+    assert all(line in page for line in lines if line.startswith("| "))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Not the full sets.
