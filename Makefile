@@ -53,7 +53,7 @@ clean:
 	    build pytest pytest-xdist ruff setuptools twine
 	# KerasHub asks for tensorflow-text, which brings a second TensorFlow.
 	.venv/test/bin/python -m pip install $(PIP_OPTIONS) --no-deps \
-	    keras-hub tokenizers sentencepiece
+	    keras-hub safetensors sentencepiece tokenizers
 	touch $@
 
 # The oldest versions that pyproject.toml admits.

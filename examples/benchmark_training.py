@@ -349,8 +349,8 @@ def page(reports):
         f"JPEGs, {', '.join(images)}; batches of 32. The ceiling is what "
         "TensorFlow does when it decodes whole images and resizes them, "
         "without antialiasing or crop; a reader may be above it, as it resizes "
-        "less. Pillow alone, which always antialiases, is the ceiling of the "
-        "Pillow reader.",
+        "less. The Pillow reader is to be held against Pillow alone, which "
+        "always antialiases.",
         "",
         "| Backend | Reader | Pixels | images/s | images/s per core "
         "| of the ceiling |",

@@ -1,8 +1,11 @@
 """Backbones of other libraries: their parameters, their scaling, our head."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
+import torch
 
 from crl_keras.experiments import backbones
 from crl_keras.experiments.backbones import build_backbone
@@ -106,6 +109,99 @@ def test_keras_hub_standardises():
     found = keras.ops.convert_to_numpy(scaling(image))[0, 0, 0]
     mean, std = np.array(backbones.MEAN), np.array(backbones.STD)
     np.testing.assert_allclose(found, (200 / 255 - mean) / std, rtol=1e-5)
+
+
+class Block(torch.nn.Module):
+    """Of ResNet-34, as timm names its parts."""
+
+    def __init__(self, channels, filters, stride):
+        super().__init__()
+        self.conv1 = conv(channels, filters, 3, stride)
+        self.bn1 = torch.nn.BatchNorm2d(filters)
+        self.conv2 = conv(filters, filters, 3)
+        self.bn2 = torch.nn.BatchNorm2d(filters)
+        self.downsample = torch.nn.Identity()
+        if stride > 1:
+            self.downsample = torch.nn.Sequential(
+                conv(channels, filters, 1, stride),
+                torch.nn.BatchNorm2d(filters),
+            )
+
+    def forward(self, x):
+        y = torch.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return torch.relu(y + self.downsample(x))
+
+
+def conv(channels, filters, size, stride=1):
+    return torch.nn.Conv2d(
+        channels, filters, size, stride, size // 2, bias=False
+    )
+
+
+class ResNet34(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = conv(3, 64, 7, 2), torch.nn.BatchNorm2d(64)
+        channels = 64
+        for k, count in enumerate((3, 4, 6, 3), 1):
+            filters = 32 * 2**k
+            blocks = [Block(channels, filters, 1 if k == 1 else 2)]
+            blocks += [Block(filters, filters, 1) for _ in range(count - 1)]
+            setattr(self, f"layer{k}", torch.nn.Sequential(*blocks))
+            channels = filters
+        self.fc = torch.nn.Linear(512, 1000)
+
+    def forward(self, x):
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = torch.nn.functional.max_pool2d(x, 3, 2, 1)
+        for k in range(1, 5):
+            x = getattr(self, f"layer{k}")(x)
+        return x.mean((2, 3))
+
+
+@pytest.mark.once
+def test_weights_of_timm_are_converted(tmp_path, monkeypatch):
+    """ResNet-34 has its weights from there alone; here drawn, in its format."""
+    from safetensors.numpy import save_file
+
+    torch.manual_seed(0)
+    twin = ResNet34().eval()
+    for module in twin.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, 0, 0.1)
+    arrays = {k: v.numpy() for k, v in twin.state_dict().items()}
+    save_file(arrays, tmp_path / "model.safetensors")
+    pretrained = dict(
+        input_size=[3, 224, 224],
+        interpolation="bicubic",
+        mean=backbones.MEAN,
+        std=backbones.STD,
+    )
+    config = dict(
+        architecture="resnet34",
+        num_classes=1000,
+        num_features=512,
+        pretrained_cfg=pretrained,
+    )
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setitem(
+        backbones.IMAGENET["keras_hub"], "resnet34", str(tmp_path)
+    )
+    model, scaling = build_backbone(
+        "keras_hub/resnet34", (64, 64, 3), 8, "imagenet"
+    )
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), "uint8")
+    pooled = keras.Model(model.inputs, model.get_layer("pool").output)
+    found = keras.ops.convert_to_numpy(pooled(scaling(images)))
+    inputs = (images / 255 - backbones.MEAN) / backbones.STD
+    inputs = torch.tensor(inputs.transpose(0, 3, 1, 2), dtype=torch.float32)
+    expected = twin(inputs).detach().numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-4)
+    assert expected.std() > 0.01
 
 
 @pytest.mark.once
