@@ -5,6 +5,7 @@ TensorFlow on every backend; KerasHub and keras.applications do not. Each is
 imported when asked for.
 """
 
+import functools
 import hashlib
 import pathlib
 
@@ -109,8 +110,15 @@ def weights_fingerprint(weights):
     """
     if weights in ("none", "imagenet"):
         return None
-    data = pathlib.Path(weights).expanduser().read_bytes()
-    return hashlib.sha256(data).hexdigest()[:16]
+    path = pathlib.Path(weights).expanduser()
+    found = path.stat()
+    return _digest(path, found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache
+def _digest(path, changed, size):
+    # Many records ask for the same large file.
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def build_backbone(name, input_shape, classes, weights="none", frozen=False):

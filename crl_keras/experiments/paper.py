@@ -617,9 +617,19 @@ def figure_entries(name, protocol):
     return []
 
 
+def is_crl_proper(spec):
+    """Whether a loss is CRL, released or not, but not NLLR, its alpha 0.
+
+    >>> [is_crl_proper(s) for s in ("crl", "released(alpha=0)", "dualce")]
+    [True, False, False]
+    """
+    name, parameters = parse_loss(spec)
+    return name in ("crl", "released") and parameters["alpha"] > 0
+
+
 def has_ce_and_crl(losses):
-    """Whether specifications have the cross-entropy, and a CRL but NLLR."""
-    return "ce" in losses and any(parse_loss(s)[1].get("alpha") for s in losses)
+    """Whether specifications have the cross-entropy and CRL proper."""
+    return "ce" in losses and any(map(is_crl_proper, losses))
 
 
 def why_nothing(name, protocol):
@@ -817,7 +827,7 @@ def _common(table, dataset, network, weights, loss, epochs, protocol):
     if protocol.scale == "smoke":
         # Networks of a hundred layers take a minute to compile.
         if table.number == "III":
-            if not parse_loss(loss)[1].get("alpha"):  # CEL and NLLR.
+            if not is_crl_proper(loss):
                 return None
             network = _of_width(network, protocol)
         elif dataset in BACKBONES:

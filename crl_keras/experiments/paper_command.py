@@ -479,11 +479,11 @@ def _measure(arguments):
     networks = arguments.only or [n for n in costs.MACS if "/" not in n]
     for network in networks:  # All are checked before the first is measured.
         costs.measured_size(network, arguments.image_size)
-    size = 256 if arguments.batch_size is None else arguments.batch_size
-    if size < 2:
+    asked = arguments.batch_size
+    if asked is not None and asked < 2:
         raise ValueError(
             f"--batch-size must be at least 2, one image a class. Received: "
-            f"{size}"
+            f"{asked}"
         )
     precision = resolve_precision(arguments.precision)
     path = pathlib.Path(arguments.rates) if arguments.rates else None
@@ -492,6 +492,8 @@ def _measure(arguments):
     else:
         _write_rate(path, costs.FIELDS)
     for network in networks:
+        # 256 large images are more than most devices hold.
+        size = asked or (32 if "/" in network else 256)
         rate = costs.measure(
             network,
             size,
