@@ -285,7 +285,12 @@ def _check_data(entries, found, settings):
         if not entry.configs:
             continue
         setting = settings[compared(entry)]
-        for record in by_setting(found, entry.configs).get(setting, ()):
+        # What a p-value is against need not be a row, under --only.
+        records = by_setting(found, entry.configs).get(setting, [])
+        if entry.versus:
+            versus = by_setting(found, entry.versus).get(setting, [])
+            records = [*records, *versus]
+        for record in records:
             fingerprint = record.result["dataset"]["fingerprint"]
             key = (*compared(entry), record.config.fold)
             first = made_of.setdefault(key, record)

@@ -708,6 +708,27 @@ def test_runs_of_other_data_are_refused(tmp_path, losses):
         report(tmp_path, "table8")
 
 
+def test_a_p_value_of_other_data_is_refused(tmp_path):
+    """Of --only crl too, where the cross-entropy has no row."""
+    ce, crl, _ = entries("table5")
+    write(tmp_path, 24, "ce", entry=ce, fingerprint="data0")
+    write(tmp_path, 24, CRL, entry=crl, fingerprint="data1")
+    with pytest.raises(ValueError, match="made from different data"):
+        report(tmp_path, "table5", only=("crl",))
+
+
+def test_a_reader_is_asked_of_image_files_alone():
+    protocol = Protocol(shown=(("reader", "pillow"),))
+    for name, network, readers in (
+        ("table8", "resnet164", {"memory": True}),
+        ("table10", "resnet34", {"pillow": True, "tf.data": False}),
+    ):
+        config = entries(name, only=(network,))[0].configs[0]
+        for reader, shown in readers.items():
+            of_reader = dataclasses.replace(config, reader=reader)
+            assert protocol.shows(of_reader) == shown
+
+
 def test_what_is_asked_for_is_shown(tmp_path):
     (entry,) = entries("table8", only=("ce",))
     for seed, backend in enumerate(["jax", "torch", "jax", "jax"]):
