@@ -20,6 +20,7 @@ from keras.ops import convert_to_numpy as to_numpy
 from crl_keras.experiments import sweep
 from crl_keras.experiments import training
 from crl_keras.experiments.config import LOSSES
+from crl_keras.experiments.feeds import make_feed
 from crl_keras.experiments.recipes import get_recipe
 from crl_keras.experiments.records import RunFolder
 from crl_keras.experiments.records import read_records
@@ -165,6 +166,20 @@ def tiny(input_shape, classes):
             keras.layers.Dense(classes),
         ]
     )
+
+
+@pytest.mark.once
+def test_a_margin_comes_by_whole_batches(tmp_path):
+    """Its layer counts the parts of accumulated ones."""
+    gammas = {}
+    for parts in (1, 4):
+        plan = make_plan(tmp_path, ["lsoftmax"], recipe={"accumulate": parts})
+        (config,) = plan.configs
+        feed = make_feed(sweep.prepare_dataset(plan, config), config.recipe)
+        model, _, _ = training.build_model(config, feed)
+        (network,) = [x for x in model.layers if x.name == "mlp"]
+        gammas[parts] = network.layers[-1].gamma
+    assert gammas == {1: 2.5e-5, 4: 2.5e-5 / 4}
 
 
 def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path, monkeypatch):
