@@ -205,6 +205,14 @@ def images_per_second(rates, network, image_size=None):
     return nearest.images_per_second * other / macs, False
 
 
+def _images(config, sizes):
+    """Images that a run trains on, over its epochs; a tested one is a third."""
+    train, test = sizes[config.dataset]
+    train = min(train, config.train_limit or train)
+    test = min(test, config.test_limit or test)
+    return config.recipe.epochs * (train + test / TRAINING_OF_TEST)
+
+
 def run_hours(config, sizes, rates):
     """Hours that one run takes on the device of the rates.
 
@@ -216,14 +224,21 @@ def run_hours(config, sizes, rates):
     Returns:
         `(hours, measured)`, with whether its network was measured itself.
     """
-    train, test = sizes[config.dataset]
-    train = min(train, config.train_limit or train)
-    test = min(test, config.test_limit or test)
     rate, measured = images_per_second(
         rates, config.network, config.recipe.image_size
     )
-    images = config.recipe.epochs * (train + test / TRAINING_OF_TEST)
-    return images / rate / 3600, measured
+    return _images(config, sizes) / rate / 3600, measured
+
+
+def run_operations(config, sizes):
+    """Floating-point operations of one run, which no device changes.
+
+    A multiplication and its addition are two; a trained image counts three
+    times its forward pass. Arguments as for `run_hours`.
+    """
+    macs = multiplications(config.network, config.recipe.image_size)
+    forward = 2e6 * macs
+    return forward * TRAINING_OF_TEST * _images(config, sizes)
 
 
 def measure(

@@ -451,10 +451,10 @@ def _device_note(device, rates):
 
 
 def _print_costs(arguments, protocol):
-    """A Markdown table of runs and hours of every table."""
+    """A Markdown table of runs, hours and operations of every table."""
     device, rates = _rates(arguments)
-    print("| Table | What | Runs | Hours | Of these measured |")
-    print("| :--- | :--- | ---: | ---: | ---: |")
+    print("| Table | What | Runs | Hours | Of these measured | EFLOP |")
+    print("| :--- | :--- | ---: | ---: | ---: | ---: |")
     found = {}
     for table in TABLES.values():
         of_table = {c.run_id: c for c in all_configs(table.entries(protocol))}
@@ -462,6 +462,10 @@ def _print_costs(arguments, protocol):
         _print_cost(table.number, table.title, of_table, rates)
     _print_cost("all", "each run once", found, rates)
     print(f"\nScale {protocol.scale}. {_device_note(device, rates)}")
+    print(
+        "EFLOP: 10^18 floating-point operations, the same on every device. One "
+        "takes 27.8 hours where 10 TFLOP/s are sustained."
+    )
 
 
 def _print_cost(number, title, configs, rates):
@@ -469,7 +473,11 @@ def _print_cost(number, title, configs, rates):
     hours = sum(hours for hours, _ in pairs)
     known = sum(hours for hours, measured in pairs if measured)
     share = f"{known / hours:.0%}" if hours else "-"
-    print(f"| {number} | {title} | {len(pairs)} | {hours:,.1f} | {share} |")
+    operations = sum(costs.run_operations(c, SIZES) for c in configs.values())
+    print(
+        f"| {number} | {title} | {len(pairs)} | {hours:,.1f} | {share} | "
+        f"{operations / 1e18:,.3g} |"
+    )
 
 
 def _measure(arguments):

@@ -428,6 +428,10 @@ def test_costs_by_hand():
     speed = 300 * 313.2 / 247.6
     assert hours == pytest.approx(40 * (604_388 + 26_032 / 3) / speed / 3600)
     assert not measured
+    # Forwards and twice as much backwards, a multiply-add as two operations.
+    trained, tested = 6 * 247.6e6 * 604_388, 2 * 247.6e6 * 26_032
+    operations = costs.run_operations(config, SIZES)
+    assert operations == pytest.approx(40 * (trained + tested))
 
 
 def test_devices_are_chosen_by_name():
