@@ -24,8 +24,7 @@ def main():
     parser.add_argument("runs", metavar="RUNS", help="folder of the records")
     parser.add_argument(
         "--baseline",
-        default="ce",
-        help="loss the others are compared with (ce)",
+        help="loss the others are compared with (ce, or the first there is)",
     )
     parser.add_argument("--output", help="folder of the report (RUNS/report)")
     arguments = parser.parse_args()

@@ -164,7 +164,11 @@ def test_the_backend_of_a_script(tmp_path):
     "arguments, message",
     [
         (["--losses", "hinge"], "must be one of ce, nllr, crl"),
-        (["--network", "vgg99"], "Unknown network"),
+        (["--network", "vgg99"], "--network must be one of logistic, mlp,"),
+        (["--workers", "0"], "--workers must be at least 1. Received: 0"),
+        (["--first-seed", "4294967295"], "`seed` must be from 0 to 2**32 - 1"),
+        (["--data-dir", "data"], "digits comes with scikit-learn"),
+        (["--baseline", "focal"], "baseline of which there are runs: ce, crl"),
         (["--recipe", "none"], "Unknown recipe"),
         (["--dataset", "folder:nowhere"], "nowhere"),
         (["--backend", "theano"], "invalid choice: 'theano'"),
@@ -177,6 +181,27 @@ def test_bad_input_is_said_before_training(
     code, _, error = script("compare_losses.py", *arguments)
     assert code != 0 and message in error
     assert not list(tmp_path.glob("runs/*/*/result.json"))
+
+
+@pytest.mark.once
+def test_a_baseline_may_be_in_the_records_already(tmp_path, script):
+    one = [*SMALL, "--epochs", "1", "--seeds", "1", "--losses"]
+    assert script("compare_losses.py", *one, "focal")[0] == 0
+    code, out, _ = script(
+        "compare_losses.py", *one, "ce", "--baseline", "focal"
+    )
+    assert code == 0 and "CE is" in " ".join(out.split())
+
+
+@pytest.mark.once
+def test_a_command_that_is_stopped_says_how_to_go_on(monkeypatch, script):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("crl_keras.experiments.sweep.run_sweep", stop)
+    code, _, error = script("compare_losses.py", *SMALL, "--seeds", "1")
+    assert code == 130
+    assert "compare_losses: stopped. The same command goes on" in error
 
 
 @pytest.mark.once

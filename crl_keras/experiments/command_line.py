@@ -98,9 +98,10 @@ def run(parser, name):
         plan = make_plan(arguments)
         if arguments.list:
             return _print_plan(plan)
+        _check_baseline(plan, arguments.baseline)
         run_plan(plan, arguments.workers, arguments.ray)
         print()
-        write_report(plan.output, baseline=arguments.baseline or "ce")
+        write_report(plan.output, baseline=arguments.baseline)
 
 
 @contextlib.contextmanager
@@ -118,6 +119,12 @@ def errors_end_script(name):
         WorkerError,
     ) as error:
         sys.exit(f"{name}: {error}")
+    except KeyboardInterrupt:
+        print(
+            f"{name}: stopped. The same command goes on from there",
+            file=sys.stderr,
+        )
+        sys.exit(130)  # What a shell expects of it.
 
 
 def require_backend(backend):
@@ -152,7 +159,7 @@ def make_plan(arguments):
         # Another spelling of the path makes no other runs.
         path = dataset.removeprefix("folder:")
         dataset = f"folder:{os.path.normpath(path)}"
-    _check_arguments(arguments, network)
+    _check_arguments(arguments, dataset, network)
     weights = "none"
     if "/" in network:
         weights = arguments.weights or "imagenet"
@@ -220,10 +227,26 @@ def make_plan(arguments):
     )
 
 
-def _check_arguments(arguments, network):
-    """Raises ValueError for what no run could be made of."""
-    from crl_keras.experiments.config import canonical_loss
+def _check_baseline(plan, baseline):
+    """Raises ValueError before the training, not at the report."""
+    from crl_keras.experiments.comparison import check_baseline
+    from crl_keras.experiments.records import read_records
 
+    losses = {config.loss for config in plan.configs}
+    if os.path.isdir(plan.output):
+        losses |= {r.config.loss for r in read_records(plan.output)}
+    check_baseline(baseline, losses)
+
+
+def _check_arguments(arguments, dataset, network):
+    """Raises ValueError for what no run could be made of."""
+    from crl_keras.networks import NETWORKS
+
+    if "/" not in network and network not in NETWORKS:
+        raise ValueError(
+            f"--network must be one of {', '.join(NETWORKS)}, or LIBRARY/NAME "
+            f"of a backbone. Received: {network!r}"
+        )
     if arguments.seeds < 1:
         raise ValueError(
             f"--seeds must be at least 1. Received: {arguments.seeds}"
@@ -233,8 +256,11 @@ def _check_arguments(arguments, network):
             "--freeze-backbone is for a backbone, LIBRARY/NAME. Received: "
             f"{network!r}, all of which is trained"
         )
-    if arguments.baseline:  # Its runs may be in the folder already.
-        canonical_loss(arguments.baseline)
+    if arguments.data_dir and dataset in ("digits", "digits32"):
+        raise ValueError(
+            f"{dataset} comes with scikit-learn. Received: --data-dir "
+            f"{arguments.data_dir}; leave it out, or name a --dataset"
+        )
 
 
 def run_plan(plan, workers=1, ray=None):
@@ -242,6 +268,8 @@ def run_plan(plan, workers=1, ray=None):
     from crl_keras.experiments import sweep
     from crl_keras.experiments.progress import Progress
 
+    if workers < 1:
+        raise ValueError(f"--workers must be at least 1. Received: {workers}")
     cache = sweep.check_plan(plan)
     _say_what_kept_no_model(plan)
     with Progress(plan) as progress:

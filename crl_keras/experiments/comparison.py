@@ -10,6 +10,7 @@ no backend.
 import dataclasses
 import json
 import math
+import zipfile
 
 import numpy as np
 
@@ -26,6 +27,25 @@ LEVEL = 0.05  # Of a test: p below it is called a difference.
 METHODS = ("as trained", "CRL posterior", "temperature")
 # What two runs of a group may differ in, and a reader should know of.
 PROVENANCE = ("versions", "device")
+# What reports take for granted of every result.json.
+RESULT_KEYS = {
+    "backend",
+    "best",
+    "command",
+    "dataset",
+    "date",
+    "device",
+    "devices",
+    "epochs",
+    "failure",
+    "images_per_second",
+    "last",
+    "network",
+    "precision",
+    "status",
+    "versions",
+    "wall_seconds",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,9 +153,11 @@ class PairedComparison:
         family_size: number of tests that correction is over.
         wilcoxon: `statistics.Wilcoxon`.
         effect: `statistics.PairedEffectSize`.
-        seeds_needed: for 80 % power at the effect seen, `math.inf` for more
-            than a million, or None.
+        seeds_needed: for 80 % power of one test at the effect seen,
+            `math.inf` for more than a million, or None.
         seeds_needed_range: the same at both ends of the effect's interval.
+        seeds_needed_holm: the same where the p must hold after the correction,
+            whatever the other losses do.
         mcnemar: tuple of `statistics.McNemar`, by seed; `a` is the loss.
     """
 
@@ -152,6 +174,7 @@ class PairedComparison:
     effect: statistics.PairedEffectSize
     seeds_needed: float | None
     seeds_needed_range: tuple | None
+    seeds_needed_holm: float | None
     mcnemar: tuple
 
     @property
@@ -216,7 +239,8 @@ class Family:
         title: what names it among the families of a comparison.
         groups: tuple of `Group`, by learning rate.
         losses: tuple of canonical losses, the baseline first.
-        best_rates: dict from a loss to its learning rate of lowest mean error.
+        best_rates: dict from a loss to its learning rate of lowest mean error,
+            among those with the most finished runs of it.
         notes: tuple of sentences on the choice of the rate.
     """
 
@@ -231,27 +255,28 @@ class Family:
         return self.groups[0].config
 
 
-def compare(records, baseline="ce", on_run=None):
+def compare(records, baseline=None, on_run=None):
     """Groups the runs, pairs them by seed, and tests each loss.
 
     Args:
         records: `Record`s, as `read_records` returns them.
-        baseline: loss the others are compared with; in a group without it,
-            the first loss is.
+        baseline: loss the others are compared with, None for "ce". In a group
+            without it, the first loss is; its notes say so if it was asked
+            for.
         on_run: function called with (done, total) as runs are evaluated.
 
     Returns:
         A tuple of `Family`.
 
     Raises:
-        ValueError: for no records, two of the same run, runs of one group
-            that were made from different data, or a file that is not what
-            the runner writes.
+        ValueError: for no records, a baseline of which there is no run, two
+            records of the same run, runs of one group that were made from
+            different data, or a file that is not what the runner writes.
         ImportError: without SciPy.
     """
-    baseline = canonical_loss(baseline)
     if not records:
         raise ValueError("There is no finished run to compare")
+    check_baseline(baseline, (record.config.loss for record in records))
     done = 0
 
     def count():
@@ -269,6 +294,18 @@ def compare(records, baseline="ce", on_run=None):
         _make_family(title, groups.values(), baseline, count)
         for title, groups in zip(titles, families.values(), strict=True)
     )
+
+
+def check_baseline(baseline, losses):
+    """Raises ValueError for one that is asked for and not among the losses."""
+    if baseline is None:
+        return
+    losses = sorted({canonical_loss(loss) for loss in losses})
+    if canonical_loss(baseline) not in losses:
+        raise ValueError(
+            f"Expected a baseline of which there are runs: {', '.join(losses)}."
+            f" Received: {canonical_loss(baseline)}"
+        )
 
 
 def crl_posterior(logits, alpha, beta):
@@ -323,7 +360,13 @@ def evaluate(record):
         return _evaluate(record, logits, labels)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, OSError, EOFError) as error:
+    except (
+        ValueError,
+        KeyError,
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,  # Half copied.
+    ) as error:
         raise ValueError(
             f"The logits in {record.path} cannot be scored: {error}. Delete "
             "that folder and run the comparison again"
@@ -343,10 +386,13 @@ def verdict(comparison):
             "seeds: nothing is shown."
         )
     if test.p is None:
+        ranks = ""
+        if c.wilcoxon.p is not None:
+            ranks = f" (Wilcoxon's test: p = {p_text(c.wilcoxon.p)})"
         return (
             f"In each of {test.n} {plural(pair_noun([c]))}, the test error of "
             f"{_lower_or_higher(c)}: differences without any spread allow for "
-            "no test."
+            f"no t-test{ranks}."
         )
     low, high = (points(limit, sign=True) for limit in test.ci)
     p = f"p = {p_text(test.p)}".replace("= <", "< ")
@@ -364,14 +410,20 @@ def verdict(comparison):
 def short_verdict(group):
     """A line on all losses of a `Group`, without numbers."""
     baseline = loss_label(group.baseline)
+    tested = [c for c in group.comparisons if c.test.p is not None]
     parts = []
     for text, chosen in (
         (f"better than {baseline}", [c for c in group.comparisons if c.better]),
         (f"worse than {baseline}", [c for c in group.comparisons if c.worse]),
         (
             f"no difference to {baseline} shown",
-            [c for c in group.comparisons if not c.shown],
+            [c for c in tested if not c.shown],
         ),
+        (
+            "not tested",
+            [c for c in group.comparisons if c not in tested and c.test.n],
+        ),
+        ("not compared", [c for c in group.comparisons if not c.test.n]),
     ):
         if chosen:
             parts.append(f"{text}: {listed([c.label for c in chosen])}")
@@ -407,9 +459,11 @@ def pair_noun(comparisons):
 
 def _lower_or_higher(c):
     difference = c.test.mean_difference
+    if abs(difference) < 1e-12:  # Of sums of floats.
+        return f"{c.label} equals {c.baseline_label}'s"
     size = points(abs(difference))
     if size == "0.00":
-        return f"{c.label} equals {c.baseline_label}'s to 0.01 points"
+        size = "less than 0.01"
     direction = "lower" if difference < 0 else "higher"
     return f"{c.label} is {size} points {direction} than {c.baseline_label}'s"
 
@@ -431,16 +485,23 @@ def _conclusion(c):
             "no difference shown, as p is below 0.05 before the correction "
             f"for {c.family_size} comparisons only."
         )
-    # From 3 pairs or fewer the effect is too uncertain to plan with.
-    if c.test.n > 3 and c.seeds_needed > c.test.n:
+    # From 3 pairs or fewer the effect is too uncertain to plan with, and of
+    # none there is nothing to show.
+    if c.test.n > 3 and c.test.n < c.seeds_needed_holm < math.inf:
         count = seeds_text(c.seeds_needed)
         low, high = map(seeds_text, c.seeds_needed_range)
         text += (
             f" If the true difference is the one seen, about {count} "
             f"{plural(pair_noun([c]))} "
             f"would show it with 80% power ({low} to {high} over the interval "
-            "of the effect)."
+            "of the effect)"
         )
+        if c.family_size > 1:
+            text += (
+                f" where it is the only comparison, and about "
+                f"{seeds_text(c.seeds_needed_holm)} among {c.family_size}"
+            )
+        text += "."
     return text
 
 
@@ -513,16 +574,27 @@ def _make_family(title, groups, baseline, count):
     losses = tuple(sorted(found, key=_loss_order(first)))
     best = {}
     for loss in losses:
+        by_rate = _by_rate(groups, loss)
+        # Where there are fewer, others diverged or are not done yet.
+        most = max(result.last.n for result in by_rate.values())
         means = {
-            group.rate: result.last.mean
-            for group in groups
-            for result in group.losses
-            if result.loss == loss and result.last.n
+            rate: result.last.mean
+            for rate, result in by_rate.items()
+            if result.last.n == most > 0
         }
         if means:
             best[loss] = min(means, key=means.get)
     notes = _rate_notes(groups, best) if len(groups) > 1 else ()
     return Family(title, tuple(groups), losses, best, notes)
+
+
+def _by_rate(groups, loss):
+    return {
+        group.rate: result
+        for group in groups
+        for result in group.losses
+        if result.loss == loss
+    }
 
 
 def _rate_notes(groups, best):
@@ -533,15 +605,20 @@ def _rate_notes(groups, best):
         "Holm's correction is over the losses of one learning rate, not over "
         "the rates: among many tables some p below 0.05 are chance.",
     ]
-    tried = {
-        loss: sorted(
-            group.rate
-            for group in groups
-            for result in group.losses
-            if result.loss == loss and result.last.n
-        )
-        for loss in best
-    }
+    tried = {loss: sorted(_by_rate(groups, loss)) for loss in best}
+    for loss, rate in best.items():
+        by_rate = _by_rate(groups, loss)
+        fewer = [
+            f"{other:g}"
+            for other, result in by_rate.items()
+            if result.last.n < by_rate[rate].last.n
+        ]
+        if fewer:
+            notes.append(
+                f"{loss_label(loss)} has fewer finished runs at "
+                f"{listed(fewer)}: not taken for its best rate, whatever the "
+                "error of those."
+            )
     alone = [loss_label(loss) for loss in best if len(tried[loss]) == 1]
     if alone:
         notes.append(
@@ -566,6 +643,8 @@ def _make_group(title, records, baseline, count):
     by_loss = {}
     for record in records:
         by_loss.setdefault(record.config.loss, []).append(record)
+    asked_for = baseline and canonical_loss(baseline)
+    baseline = asked_for or "ce"
     if baseline not in by_loss:
         baseline = min(by_loss, key=_loss_order(None))
     losses = tuple(
@@ -580,7 +659,7 @@ def _make_group(title, records, baseline, count):
         baseline=baseline,
         losses=losses,
         comparisons=comparisons,
-        notes=_group_notes(losses, comparisons),
+        notes=_group_notes(losses, comparisons, asked_for),
     )
 
 
@@ -588,15 +667,23 @@ def _check_group(records):
     seen, data_of = {}, {}
     for record in records:
         try:
+            if missing := RESULT_KEYS - record.result.keys():
+                raise KeyError(", ".join(sorted(missing)))
             fingerprint = record.result["dataset"]["fingerprint"]
             if record.result["status"] == "done":
                 _last_error(record), _best_error(record)
+                if not record.history:
+                    raise ValueError(
+                        f"{record.path / 'history.csv'} has no epoch: copy the "
+                        "run whole, or delete its folder"
+                    )
             else:
                 record.result["failure"]["epoch"]
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"{record.path / 'result.json'} is not what this version "
-                f"writes: {error!r}"
+                f"writes: {error!r}. Delete that folder, or make the report "
+                "with the version that made the run"
             ) from error
         key = record.config.run_id
         if key in seen:
@@ -652,15 +739,20 @@ def _evaluate(record, logits, labels):
     if scores.error(test, labels) != _last_error(record):
         raise ValueError("its error is not the one in result.json")
     methods = {"as trained": (test, None)}
-    if parse_loss(record.config.loss)[0] in ("crl", "nllr"):
+    is_crl = parse_loss(record.config.loss)[0] in ("crl", "nllr")
+    # Of soft labels the optimum is another, and the map not its inverse.
+    if is_crl and not record.config.recipe.soft_labels:
         parameters = crl_parameters(record.config.loss)
         methods["CRL posterior"] = (crl_posterior(test, **parameters), None)
     if len(logits.get("held_out", ())):
         temperature = scores.fit_temperature(
             logits["held_out"], logits["held_out_labels"]
         )
-        scaled = np.asarray(test, np.float64) / temperature
-        methods["temperature"] = (scaled, temperature)
+        # At a bound, where all held-out images are right, it would make the
+        # network sure of whatever it has wrong on the test set.
+        if not scores.is_bound(temperature):
+            scaled = np.asarray(test, np.float64) / temperature
+            methods["temperature"] = (scaled, temperature)
     return Evaluation(
         correct=np.argmax(test, axis=1) == labels,
         confusion=scores.confusion_matrix(test, labels),
@@ -727,7 +819,13 @@ def _compare_losses(losses):
     corrected = statistics.holm([c.test.p for c in found])
     tested = sum(p is not None for p in corrected)
     return tuple(
-        dataclasses.replace(c, p_holm=p, family_size=tested)
+        dataclasses.replace(
+            c,
+            p_holm=p,
+            family_size=tested,
+            # Holm's first step; the later ones are milder.
+            seeds_needed_holm=_seeds_needed(c.effect.d_z, max(tested, 1)),
+        )
         for c, p in zip(found, corrected, strict=True)
     )
 
@@ -751,6 +849,7 @@ def _compare_pair(result, baseline):
         effect=effect,
         seeds_needed=_seeds_needed(effect.d_z),
         seeds_needed_range=_seeds_needed_range(effect.ci),
+        seeds_needed_holm=None,
         mcnemar=tuple(
             statistics.mcnemar(
                 result.evaluations[s].correct, baseline.evaluations[s].correct
@@ -761,8 +860,10 @@ def _compare_pair(result, baseline):
     )
 
 
-def _seeds_needed(d_z):
-    return None if d_z is None else statistics.seeds_for_power(d_z)
+def _seeds_needed(d_z, tests=1):
+    if d_z is None:
+        return None
+    return statistics.seeds_for_power(d_z, alpha=LEVEL / tests)
 
 
 def _seeds_needed_range(ci):
@@ -772,8 +873,13 @@ def _seeds_needed_range(ci):
     return _seeds_needed(max(map(abs, ci))), _seeds_needed(nearest)
 
 
-def _group_notes(losses, comparisons):
+def _group_notes(losses, comparisons, asked_for):
     notes = []
+    if asked_for not in (None, losses[0].loss):
+        notes.append(
+            f"There is no run of {loss_label(asked_for)} here, the baseline "
+            f"asked for: compared with {losses[0].label}."
+        )
     for result in losses:
         if result.diverged:
             notes.append(_diverged_note(result))

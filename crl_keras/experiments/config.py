@@ -51,7 +51,8 @@ class RunConfig:
             or "LIBRARY/NAME" of a backbone, as `build_backbone` takes it.
         loss: Loss with its parameters, in the form of `canonical_loss`.
         recipe: How it is trained.
-        seed: Integer >= 0, of initial weights, batches and augmentation.
+        seed: Integer from 0 to 2**32 - 1, of initial weights, batches and
+            augmentation.
         held_out: Fraction of the training split, in [0, 1), that is kept out
             of training, for fitting a temperature.
         precision: Keras dtype policy: "float32", "mixed_bfloat16" or
@@ -91,8 +92,10 @@ class RunConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "loss", canonical_loss(self.loss))
-        if self.seed < 0:
-            raise ValueError(f"`seed` must be >= 0. Received: {self.seed}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(
+                f"`seed` must be from 0 to 2**32 - 1. Received: {self.seed}"
+            )
         if not 0 <= self.held_out < 1:
             raise ValueError(
                 "`held_out` must be a fraction in [0, 1). "
@@ -190,14 +193,14 @@ def parse_loss(spec):
 def canonical_loss(spec):
     """The one way to write a loss: all parameters, in the order of LOSSES.
 
-    >>> canonical_loss("CRL( beta = 1 )")
-    'crl(alpha=1.5,beta=1)'
+    >>> canonical_loss("CRL( beta = 1 )"), canonical_loss("crl(alpha=0)")
+    ('crl(alpha=1.5,beta=1)', 'nllr')
     """
     name, parameters = parse_loss(spec)
-    # All digits: what is trained is what the name says.
+    if name == "crl" and parameters == crl_parameters("nllr"):
+        return "nllr"  # The same loss, which would be compared with itself.
     text = ",".join(
-        f"{key}={repr(value).removesuffix('.0')}"
-        for key, value in parameters.items()
+        f"{key}={_number_text(value)}" for key, value in parameters.items()
     )
     return f"{name}({text})" if text else name
 
@@ -211,8 +214,13 @@ def loss_label(spec):
     name, parameters = parse_loss(spec)
     if parameters == LOSSES[name]:
         return name.upper()
-    values = ", ".join(f"{value:g}" for value in parameters.values())
+    values = ", ".join(map(_number_text, parameters.values()))
     return f"{name.upper()}({values})"
+
+
+def _number_text(value):
+    """All digits: two losses have two names, and `0.0` is not `-0.0`."""
+    return repr(value + 0.0).removesuffix(".0")
 
 
 def crl_parameters(spec):

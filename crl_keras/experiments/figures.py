@@ -10,6 +10,7 @@ import dataclasses
 import html
 import io
 import re
+import warnings
 
 import numpy as np
 
@@ -526,7 +527,10 @@ class _drawing:
     def __exit__(self, *error):
         try:
             if error[0] is None:
-                self.svg = svg_of(self.figure, self.title)
+                # Text stays text in the SVG: the reader's fonts draw it.
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "Glyph .* missing")
+                    self.svg = svg_of(self.figure, self.title)
         finally:
             self.settings.__exit__(*error)
 

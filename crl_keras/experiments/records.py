@@ -56,6 +56,12 @@ def write_arrays(path, **arrays):
         np.savez(temporary, **arrays)
 
 
+def _read_arrays(path):
+    # Opened here: of half a file NumPy would leave it open.
+    with open(path, "rb") as file, np.load(file) as arrays:
+        return dict(arrays)
+
+
 @dataclasses.dataclass(frozen=True)
 class Record:
     """A finished run, as read from its folder.
@@ -74,15 +80,13 @@ class Record:
 
     def logits(self):
         """Dict of arrays: `test`, maybe `held_out` and `held_out_labels`."""
-        with np.load(self.path / "logits.npz") as arrays:
-            return dict(arrays)
+        return _read_arrays(self.path / "logits.npz")
 
     def data(self):
         """Dict of arrays on the test set: `labels` (N,), `class_names` (C,)
         and `thumbnails` (M, h, w, c), uint8, of its first M <= N images."""
         fingerprint = self.result["dataset"]["fingerprint"]
-        with np.load(_data_path(self.path.parent, fingerprint)) as arrays:
-            return dict(arrays)
+        return _read_arrays(_data_path(self.path.parent, fingerprint))
 
 
 def read_records(folder):
@@ -109,7 +113,8 @@ def read_records(folder):
             )
         except (ValueError, TypeError, KeyError, OSError) as error:
             raise ValueError(
-                f"{path.parent} is not a run this version can read: {error}"
+                f"{path.parent} is not a run this version can read: {error}. "
+                "Copy it whole, or delete that folder"
             ) from error
         records.append(record)
     records.sort(key=lambda r: (r.config.group, r.config.loss, r.config.seed))

@@ -54,15 +54,15 @@ class Report:
 
 
 def write_report(
-    runs_folder, output=None, baseline="ce", show=True, console=None
+    runs_folder, output=None, baseline=None, show=True, console=None
 ):
     """Writes report.html, table.md, table.csv, table.tex, calibration.csv.
 
     Args:
         runs_folder: the experiment, as `examples/compare_losses.py` wrote it.
         output: folder of the report; `runs_folder`/report by default.
-        baseline: loss that the others are compared with, `"ce"` by default;
-            where it was not run, the first loss is.
+        baseline: loss that the others are compared with. By default "ce", or
+            the first loss where that was not run.
         show: print the tables and where the files are.
         console: `rich.console.Console` to print on, or None for a new one.
 
@@ -71,7 +71,8 @@ def write_report(
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it holds no finished run, or one that cannot be read.
+        ValueError: if it holds no finished run, one that cannot be read, or
+            none of the baseline.
         OSError: if the report cannot be written.
         ImportError: without SciPy, Matplotlib, Jinja2 or Rich.
     """
@@ -214,7 +215,7 @@ def facts(families):
     losses = dict.fromkeys(loss for f in families for loss in f.losses)
     found = [
         ("Data", _distinct(_data_text(r["dataset"]) for r in results)),
-        ("Network", _distinct(_network_text(r["network"]) for r in results)),
+        ("Network", _distinct(_network_text(r) for r in records)),
         ("Losses", [_loss_text(loss) for loss in losses]),
         ("Seeds", [_seeds_text({r.config.seed for r in records})]),
         *_folds(records),
@@ -375,8 +376,10 @@ def _loss_text(loss):
     return f"{loss_label(loss)}: {LOSS_NAMES[name]}, {values}"
 
 
-def _network_text(network):
-    return f"{network['name']}, {network['parameters']:,} parameters"
+def _network_text(record):
+    network, weights = record.result["network"], record.config.weights
+    start = "" if weights == "none" else f", from weights {weights}"
+    return f"{network['name']}, {network['parameters']:,} parameters{start}"
 
 
 def _recipe_text(config):
@@ -385,6 +388,9 @@ def _recipe_text(config):
     values = {"recipe": values.pop("name"), **values}
     values["train_limit"] = config.train_limit
     values["test_limit"] = config.test_limit
+    if config.reader != "memory":  # Image files.
+        values["reader"] = config.reader
+        values["crop_to_box"] = config.crop_to_box
     return ", ".join(
         f"{name.replace('_', ' ')} {_value_text(value)}"
         for name, value in values.items()

@@ -395,6 +395,16 @@ def fit_temperature(logits, labels):
     return math.exp(min((0.0, low, high, found), key=nll))
 
 
+def is_bound(temperature):
+    """Whether `fit_temperature` found no minimum, only a bound of its search.
+
+    >>> is_bound(fit_temperature([[2.0, 0.0]], [0])), is_bound(1.5)
+    (True, False)
+    """
+    low, high = TEMPERATURES
+    return temperature < 1.001 * low or temperature > high / 1.001
+
+
 def _checked(logits, labels):
     """Float64 logits and int64 labels, or an error that says what is wrong."""
     logits = _checked_logits(logits)

@@ -22,6 +22,7 @@ from crl_keras.experiments.comparison import pair_text
 from crl_keras.experiments.comparison import points
 from crl_keras.experiments.comparison import seeds_text
 from crl_keras.experiments.config import loss_label
+from crl_keras.experiments.config import parse_loss
 
 NONE = "\N{EM DASH}"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
@@ -622,17 +623,46 @@ def _calibration_notes(group, rows):
             "posterior itself. At alpha = 0 (NLLR) it gives no class more "
             "than 1/2."
         )
+    if group.config.recipe.soft_labels and any(
+        parse_loss(row[0].loss)[0] in ("crl", "nllr") for row in rows
+    ):
+        yield (
+            "No CRL posterior: it is for hard labels, and these were smoothed "
+            "or mixed."
+        )
+    left_out = [
+        f"{counted(n, 'run')} of {result.label}"
+        for result in group.losses
+        if (n := _without_temperature(result))
+    ]
+    if left_out:
+        yield (
+            f"No temperature fits {listed(left_out)}: all held-out images are "
+            "right, and ever sharper would be better, or the logits do worse "
+            "than guessing. Hold out more (--held-out)."
+        )
     if "temperature" in methods:
         held_out = group.records[0].result["dataset"]["held_out"]
         yield (
             "Temperature: logits divided by one number, fitted to each run on "
             f"{held_out:,} images held out of the training split."
         )
-    else:
+    elif not left_out:
         yield (
             "No temperature scaling: no part of the training split was held "
             "out to fit one on (--held-out)."
         )
+
+
+def _without_temperature(result):
+    """Runs that held images out, and whose temperature is at a bound."""
+    return sum(
+        bool(record.result["dataset"]["held_out"])
+        and record.config.pair in result.evaluations
+        and "temperature"
+        not in result.evaluations[record.config.pair].calibrations
+        for record in result.records
+    )
 
 
 def _fitting(columns, lines, width):
@@ -659,6 +689,7 @@ def _terminal_text(cell):
 
 def escape_markdown(text):
     """Text with all that Markdown would act on made harmless."""
+    text = " ".join(text.splitlines())
     return re.sub(r"([\\`*_\[\]<>|#$&~])", r"\\\1", text)
 
 

@@ -233,7 +233,7 @@ def _run(config, dataset, folder, options, on_epoch):
         last["epoch"] = config.recipe.epochs
         last["test_loss"] = recorder.rows[-1]["test_loss"]
         result["last"] = last
-        result["best"] = _best_epoch(recorder.rows)
+        result["best"] = _best_epoch(recorder.rows, len(labels))
     if not has_data(folder.path.parent, dataset.fingerprint):
         write_data(
             folder.path.parent,
@@ -385,9 +385,11 @@ def _predicted(model, batches):
     return np.asarray(model.predict(batches, verbose=0))
 
 
-def _best_epoch(rows):
+def _best_epoch(rows, samples):
     best = max(rows, key=lambda row: row["test_accuracy"])
-    return dict(epoch=best["epoch"], test_error=1 - best["test_accuracy"])
+    # Keras gives a float32: as a count it is exact, as the last error is.
+    wrong = round((1 - best["test_accuracy"]) * samples)
+    return dict(epoch=best["epoch"], test_error=wrong / samples)
 
 
 def _result(config, feed, parameters, recorder, failure, options):

@@ -3,6 +3,7 @@
 The runs are made up: of each, the number of wrong test images is given.
 """
 
+import dataclasses
 import itertools
 import json
 import math
@@ -29,6 +30,7 @@ from crl_keras.experiments.records import RunFolder
 from crl_keras.experiments.records import read_records
 from crl_keras.experiments.records import write_data
 from crl_keras.experiments.report import LOSS_NAMES
+from crl_keras.experiments.tables import calibration_table
 
 pytestmark = pytest.mark.once
 
@@ -212,6 +214,23 @@ def test_seeds_for_power_are_those_of_the_noncentral_t(three_losses):
     assert c.effect.ci[0] < 0 < c.effect.ci[1] and high == math.inf
 
 
+def test_seeds_for_power_among_others_pass_holm(tmp_path):
+    write_runs(tmp_path, ce=CE_WRONG, crl=CRL_WRONG, nllr=NLLR_WRONG)
+    c = only_group(tmp_path).comparisons[1]
+    n, d = c.seeds_needed_holm, c.effect.d_z
+    assert n > c.seeds_needed
+    # Another loss with one true difference as large, by simulation.
+    draws = np.random.default_rng(0).normal(d, 1, size=(4000, 2, n))
+    p = stats.ttest_1samp(draws, 0, axis=-1).pvalue
+    first, second = p.T
+    shown = (first < 0.025) | ((first < 0.05) & (second < 0.025))
+    assert shown.mean() > 0.8
+    draws = draws[..., : c.seeds_needed]
+    first, second = stats.ttest_1samp(draws, 0, axis=-1).pvalue.T
+    alone = (first < 0.025) | ((first < 0.05) & (second < 0.025))
+    assert alone.mean() < shown.mean()
+
+
 def test_holm_is_over_the_losses_of_a_group(three_losses):
     write_run(three_losses, "ce", 0, 20, rate=0.5)
     write_run(three_losses, "crl", 0, 22, rate=0.5)
@@ -276,6 +295,7 @@ def test_a_loss_that_always_diverged_stays_in_the_table(tmp_path):
         "No seed has a finished run of both CRL and CE: not compared."
     )
     assert "no run of it is left" in group.notes[0]
+    assert short_verdict(group) == "not compared: CRL."
 
 
 def test_all_runs_diverged(tmp_path):
@@ -298,11 +318,31 @@ def test_one_seed_shows_nothing(tmp_path):
 
 def test_equal_differences_allow_for_no_test(tmp_path):
     write_runs(tmp_path, ce=(10, 12, 14), crl=(9, 11, 13), nllr=(10, 12, 14))
-    nllr, crl = only_group(tmp_path).comparisons
+    group = only_group(tmp_path)
+    nllr, crl = group.comparisons
     assert crl.test.p is None and crl.seeds_needed is None
     assert "In each of 3 seeds" in verdict(crl)
     assert "1.00 points lower" in verdict(crl)
-    assert "equals CE's to 0.01 points" in verdict(nllr)
+    # Ranks allow for one: 2 of the 8 ways to sign three of them.
+    assert "no t-test (Wilcoxon's test: p = 0.25)" in verdict(crl)
+    assert "of NLLR equals CE's:" in verdict(nllr)
+    assert short_verdict(group) == "not tested: NLLR and CRL."
+
+
+def test_a_tie_is_shown_by_no_number_of_seeds(tmp_path):
+    write_runs(tmp_path, ce=(10, 12, 9, 11), crl=(11, 11, 10, 10))
+    (c,) = only_group(tmp_path).comparisons
+    assert c.seeds_needed == math.inf
+    assert verdict(c).endswith("no difference shown.")
+
+
+def test_a_difference_below_the_digits_is_not_called_equal(tmp_path):
+    write_runs(tmp_path, ce=(10, 12, 9, 11), crl=(9, 12, 9, 10))
+    (c,) = only_group(tmp_path).comparisons
+    small = dataclasses.replace(
+        c, test=dataclasses.replace(c.test, mean_difference=-2e-5)
+    )
+    assert "CRL is less than 0.01 points lower than CE's" in verdict(small)
 
 
 def test_verdicts_say_no_more_than_the_test(three_losses):
@@ -317,6 +357,8 @@ def test_verdicts_say_no_more_than_the_test(three_losses):
         f"p = {p:.2f}, {p:.2f} after Holm's correction): no difference shown."
     )
     assert f"about {crl.seeds_needed} seeds would show it" in text
+    among = crl.seeds_needed_holm
+    assert text.endswith(f"the only comparison, and about {among} among 2.")
     assert verdict(nllr).endswith(
         "NLLR does worse than CE here, on this data, network and recipe."
     )
@@ -360,8 +402,16 @@ def test_the_baseline_falls_back_to_the_first_loss(tmp_path):
     group = only_group(tmp_path)
     assert group.baseline == "nllr"
     assert [c.loss for c in group.comparisons] == [CRL]
+    assert not any("baseline" in note for note in group.notes)
     with pytest.raises(ValueError, match="must be one of"):
         compare_folder(tmp_path, baseline="mse")
+    with pytest.raises(ValueError, match="runs: crl.*, nllr. Received: focal"):
+        compare_folder(tmp_path, baseline="focal")
+    # One that was run elsewhere alone.
+    write_run(tmp_path, "focal", 0, 10, network="logistic")
+    families = compare_folder(tmp_path, baseline="focal")
+    notes = [group.notes for f in families for group in f.groups]
+    assert sum("compared with NLLR" in " ".join(n) for n in notes) == 1
 
 
 def test_one_loss_is_said_to_be_alone(tmp_path):
@@ -401,6 +451,18 @@ def test_learning_rates_are_one_family(tmp_path):
     assert notes[-1].startswith("For CRL the best rate")
 
 
+def test_a_rate_at_which_runs_diverged_is_not_the_best(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, "ce", seed, 10 + seed, rate=0.1)
+        write_run(tmp_path, "ce", seed, None if seed else 2, rate=0.3)
+        write_run(tmp_path, "ce", seed, 20 + seed, rate=0.03)
+    (family,) = compare_folder(tmp_path)
+    assert family.best_rates == {"ce": 0.1}
+    notes = " ".join(family.notes)
+    assert "CE has fewer finished runs at 0.3: not taken" in notes
+    assert "smallest or largest" not in notes  # 0.3 is beyond it.
+
+
 @pytest.mark.parametrize(
     "result, words",
     [
@@ -434,9 +496,11 @@ def test_logits_that_do_not_fit_their_result_are_an_error(tmp_path):
     shutil.copy(other.path / "logits.npz", run.path)
     with pytest.raises(ValueError, match=f"{run.path} cannot be scored"):
         compare_folder(tmp_path)
-    (run.path / "logits.npz").write_bytes(b"half")
-    with pytest.raises(ValueError, match=f"{run.path} cannot be scored"):
-        compare_folder(tmp_path)
+    whole = (other.path / "logits.npz").read_bytes()
+    for half in (b"half", whole[: len(whole) // 2]):
+        (run.path / "logits.npz").write_bytes(half)
+        with pytest.raises(ValueError, match=f"{run.path} cannot be scored"):
+            compare_folder(tmp_path)
 
 
 def test_a_result_of_another_version_is_an_error(tmp_path):
@@ -446,6 +510,18 @@ def test_a_result_of_another_version_is_an_error(tmp_path):
     del values["last"]["error"]
     path.write_text(json.dumps(values))
     with pytest.raises(ValueError, match=f"{path} is not what this version"):
+        compare_folder(tmp_path)
+    del values["precision"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="version writes.*precision.*Delete"):
+        compare_folder(tmp_path)
+
+
+def test_a_history_without_an_epoch_is_an_error(tmp_path):
+    run = write_run(tmp_path, "ce", 0, 10)
+    path = run.path / "history.csv"
+    path.write_text(path.read_text().splitlines()[0])
+    with pytest.raises(ValueError, match=f"{path} has no epoch"):
         compare_folder(tmp_path)
 
 
@@ -541,6 +617,33 @@ def test_every_loss_is_compared_and_the_posterior_is_of_crl(tmp_path, loss):
     rows = rows_by_method(result)
     assert ("CRL posterior" in rows) == (loss in ("nllr", "crl"))
     assert ("ce" == loss) == (loss not in LOSS_NAMES)
+
+
+def test_the_posterior_is_not_of_soft_labels(tmp_path):
+    recipe = get_recipe("digits", label_smoothing=0.1)
+    for loss in ("ce", "crl", "nllr"):
+        write_run(tmp_path, loss, 0, 10, recipe=recipe)
+    group = only_group(tmp_path)
+    for result in group.losses:
+        assert list(rows_by_method(result)) == ["as trained", "temperature"]
+    notes = " ".join(calibration_table(group).notes)
+    assert "No CRL posterior: it is for hard labels" in notes
+
+
+def test_a_temperature_at_its_bound_is_not_used(tmp_path):
+    write_runs(tmp_path, ce=(10, 12), crl=(9, 11))
+    run = write_run(tmp_path, "crl", 2, 8)
+    with np.load(run.path / "logits.npz") as file:
+        arrays = dict(file)
+    right = np.eye(10)[arrays["held_out_labels"]]
+    np.savez(run.path / "logits.npz", **{**arrays, "held_out": right})
+    group = only_group(tmp_path)
+    ce, crl = group.losses
+    assert [rows_by_method(x)["temperature"].n for x in (ce, crl)] == [2, 2]
+    assert rows_by_method(crl)["as trained"].n == 3
+    assert rows_by_method(crl)["temperature"].temperature > 0.1
+    notes = " ".join(calibration_table(group).notes)
+    assert "No temperature fits 1 run of CRL: all held-out images" in notes
 
 
 def test_without_a_held_out_part_there_is_no_temperature(tmp_path):

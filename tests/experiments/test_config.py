@@ -119,6 +119,11 @@ def test_one_loss_has_one_name():
         "CRL",
         "CRL(2, 1)",
     ]
+    assert canonical_loss("crl(alpha=0)") == "nllr"
+    assert canonical_loss("crl(beta=-0)") == canonical_loss("crl(beta=0)")
+    # Two losses have two names.
+    labels = [loss_label(f"crl(beta={b})") for b in ("0.3333333", "0.33333333")]
+    assert labels == ["CRL(1.5, 0.3333333)", "CRL(1.5, 0.33333333)"]
 
 
 def test_the_losses_are_what_they_are_called():

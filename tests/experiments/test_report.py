@@ -282,6 +282,26 @@ def test_html_says_what_was_run(report):
         assert words in text, words
 
 
+def test_html_says_how_a_backbone_saw_its_images(tmp_path):
+    values = dict(
+        network="keras/resnet50",
+        weights="imagenet",
+        reader="pillow",
+        crop_to_box=True,
+    )
+    write_run(tmp_path, "ce", 0, 10, **values)
+    text = read(write_report(tmp_path, show=False), "table.md")
+    assert "keras/resnet50, 12,345 parameters, from weights imagenet" in text
+    assert "reader pillow, crop to box true" in text
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_in_any_script_are_drawn_by_the_reader(tmp_path):
+    write_run(tmp_path, "ce", 0, 10, names=[f"\u732b{k}" for k in range(10)])
+    text = read(write_report(tmp_path, show=False), "report.html")
+    assert "\u732b3" in text
+
+
 def test_names_are_text_and_never_markup(tmp_path):
     names = [f"{HOSTILE} {k}" for k in range(10)]
     command = ["python", "x.py", HOSTILE]

@@ -92,6 +92,9 @@ def test_a_run_records_what_it_is_and_found(tmp_path):
     losses = [row["train_loss"] for row in record.history]
     assert losses[-1] < 0.8 * losses[0]
     assert last["error"] < 0.5
+    # A count over the images, and no float32 beside it.
+    best = min(row["test_accuracy"] * -100 for row in record.history)
+    assert result["best"]["test_error"] == (100 + round(best)) / 100
 
 
 def test_losses_of_one_seed_start_alike_and_see_the_same(tmp_path):
