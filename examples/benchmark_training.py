@@ -390,7 +390,8 @@ def page(reports):
         "",
         "An epoch of `fit` beside its steps alone, on one batch that is there. "
         "Outside of the steps the device waits: for images, callbacks and the "
-        "state that is saved.",
+        "state that is saved. The two are measured one after the other: a "
+        "share below 0 shows how much that leaves open.",
         "",
         "| Backend | Network | Images from | Pixels | Precision | Images "
         "| Epoch, s | Its steps, s | Outside |",

@@ -171,6 +171,7 @@ def test_the_backend_of_a_script(tmp_path):
         (["--baseline", "focal"], "baseline of which there are runs: ce, crl"),
         (["--recipe", "none"], "Unknown recipe"),
         (["--dataset", "folder:nowhere"], "nowhere"),
+        (["--dataset", "CUB"], "svhn, cub, cars, adience, adience_faces, imag"),
         (["--backend", "theano"], "invalid choice: 'theano'"),
         (["--learning-rates", "-1"], "`learning_rate` must be > 0"),
     ],

@@ -7,6 +7,7 @@ imported when asked for.
 
 import functools
 import hashlib
+import importlib.util
 import pathlib
 
 from crl_keras.experiments._optional import require
@@ -59,7 +60,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def default_library(backbone, weights="none"):
     """The library a backbone is taken from when none is chosen.
 
-    The first that has it, with the weights that are asked for.
+    The first that has it, with the weights that are asked for, and is
+    installed; if none is, the first to install.
 
     >>> default_library("resnet50"), default_library("mobilenet_v2")
     ('keras_cv', 'keras')
@@ -69,7 +71,8 @@ def default_library(backbone, weights="none"):
     having = [key for key, names in LIBRARIES.items() if backbone in names]
     if weights == "imagenet":
         having = [key for key in having if backbone in IMAGENET[key]] or having
-    return having[0] if having else "keras_cv"
+    installed = [key for key in having if importlib.util.find_spec(key)]
+    return (installed or having or ["keras_cv"])[0]
 
 
 def check_backbone(name, weights="none"):

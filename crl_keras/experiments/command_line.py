@@ -61,7 +61,7 @@ def finetune_parser(description, dataset):
         "--library",
         choices=("keras_cv", "keras_hub", "keras"),
         help="where the backbone comes from (the first of these that has its "
-        "weights)",
+        "weights\nand is installed)",
     )
     _add_losses(what, ["crl"], seeds=1)
     if dataset is None:

@@ -125,14 +125,21 @@ def open_dataset(
     if name in FILE_SETS:
         if data_dir is None:
             raise ValueError(
-                f"Expected the folder of {name}, which cannot be downloaded "
-                "freely. Received none: give it with --data-dir (data_dir=)."
+                f"Expected the folder of {name}, which is not downloaded "
+                "here. Received none: give it with --data-dir (data_dir=)."
             )
         found = _read_files(name, data_dir, fold)
     elif kind == "folder" and resized:
         found = _folder_of_files(path)
-    else:
+    elif kind == "folder" or name in datasets.NAMES:
         return datasets.load_dataset(name, data_dir, skip_unreadable)
+    else:
+        names = [n for n in datasets.NAMES if ":" not in n]
+        names += [*FILE_SETS, "imagenet2012", "tfds:NAME"]
+        raise ValueError(
+            f"Expected a data set of {', '.join(names)} or folder:PATH. "
+            f"Received: {name!r}"
+        )
     return readable(found, skip_unreadable, reader)
 
 

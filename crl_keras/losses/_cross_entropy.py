@@ -39,11 +39,14 @@ def sparse_cross_entropy(labels, y_pred, from_logits, axis):
         return ops.where(
             ops.any(is_label, axis=axis), cross_entropy, float("nan")
         )
-    # Negative labels would count from the end (JAX) or, for -100, be ignored
-    # (PyTorch). What is past the end gives NaN or raises on every backend.
-    labels = ops.where(ops.less(labels, 0), ops.shape(y_pred)[axis], labels)
+    # What is past the end gives NaN or raises on every backend; on TensorFlow a
+    # negative label too, by its own name.
+    past_the_end = ops.shape(y_pred)[axis]
     backend = keras.backend.backend()
-    if backend == "jax":
+    if backend == "torch":  # It would ignore this one.
+        labels = ops.where(ops.equal(labels, -100), past_the_end, labels)
+    if backend == "jax":  # They would count from the end.
+        labels = ops.where(ops.less(labels, 0), past_the_end, labels)
         shifted, log_partition, _ = _shift(y_pred, axis)
         logit = ops.take_along_axis(
             shifted, ops.expand_dims(labels, axis), axis=axis

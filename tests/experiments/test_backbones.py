@@ -39,6 +39,17 @@ def test_parameters(name):
 
 
 @pytest.mark.once
+def test_a_library_that_is_not_installed_is_not_the_default(monkeypatch):
+    found = {"keras"}
+    monkeypatch.setattr("importlib.util.find_spec", found.__contains__)
+    assert backbones.default_library("resnet50", "imagenet") == "keras"
+    # What alone has the weights is named for the error that says so.
+    assert backbones.default_library("resnet34", "imagenet") == "keras_hub"
+    found.add("keras_cv")
+    assert backbones.default_library("resnet50", "imagenet") == "keras_cv"
+
+
+@pytest.mark.once
 @pytest.mark.parametrize("library", ["keras_cv", "keras_hub"])
 @pytest.mark.parametrize(
     "name, parameters",

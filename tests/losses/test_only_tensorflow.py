@@ -17,6 +17,13 @@ from crl_keras import losses
 from crl_keras.metrics import _within
 
 
+@pytest.mark.parametrize("label", [-1, 5])
+def test_a_label_that_names_no_class_is_named(label):
+    loss = crl_keras.SparseCompetingRatioLoss(from_logits=True)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"of {label} whi"):
+        loss(np.array([0, label]), LOGITS[:2])
+
+
 @pytest.mark.parametrize("axis", [-1, 1])
 def test_logits_in_a_variable(axis):
     loss = crl_keras.SparseCompetingRatioLoss(from_logits=True, axis=axis)

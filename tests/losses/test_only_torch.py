@@ -1,6 +1,7 @@
 """What only PyTorch has: its function transforms and its own loops."""
 
 import numpy as np
+import pytest
 import torch
 from autodiff import to_numpy
 from autodiff import value_and_gradient
@@ -8,6 +9,8 @@ from test_compiled import ALPHAS
 from test_compiled import FORMS
 from test_compiled import LOGITS
 from test_compiled import make
+
+import crl_keras
 
 
 @FORMS
@@ -65,3 +68,10 @@ def test_native_loop(form):
         optimizer.step()
         values.append(value.item())
     assert values[-1] < values[0] - 0.1
+
+
+@pytest.mark.parametrize("label", [-1, 5])
+def test_a_label_that_names_no_class_is_named(label):
+    loss = crl_keras.SparseCompetingRatioLoss(from_logits=True)
+    with pytest.raises(IndexError, match=f"Target {label} is out of bounds"):
+        loss(np.array([0, label]), LOGITS[:2])
