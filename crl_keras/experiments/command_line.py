@@ -240,6 +240,7 @@ def _check_baseline(plan, baseline):
 
 def _check_arguments(arguments, dataset, network):
     """Raises ValueError for what no run could be made of."""
+    from crl_keras.experiments.datasets import BUILT_IN
     from crl_keras.networks import NETWORKS
 
     if "/" not in network and network not in NETWORKS:
@@ -256,7 +257,7 @@ def _check_arguments(arguments, dataset, network):
             "--freeze-backbone is for a backbone, LIBRARY/NAME. Received: "
             f"{network!r}, all of which is trained"
         )
-    if arguments.data_dir and dataset in ("digits", "digits32"):
+    if arguments.data_dir and dataset in BUILT_IN:
         raise ValueError(
             f"{dataset} comes with scikit-learn. Received: --data-dir "
             f"{arguments.data_dir}; leave it out, or name a --dataset"

@@ -62,7 +62,8 @@ CLASS_NAMES = {
     "cifar100": CIFAR100,
     "svhn": DIGITS,
 }
-NAMES = ("digits", "digits32", *CLASS_NAMES, "folder:PATH")
+BUILT_IN = ("digits", "digits32")  # Of scikit-learn: there is nothing to give.
+NAMES = (*BUILT_IN, *CLASS_NAMES, "folder:PATH")
 STATISTICS_CHUNK = 4096
 
 

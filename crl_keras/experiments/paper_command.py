@@ -16,6 +16,7 @@ from crl_keras.experiments.command_line import require_backend
 from crl_keras.experiments.command_line import run_plan
 from crl_keras.experiments.comparison import counted
 from crl_keras.experiments.config import loss_label
+from crl_keras.experiments.datasets import BUILT_IN
 from crl_keras.experiments.digit_files import write_digit_files
 from crl_keras.experiments.image_files import IncompleteDataWarning
 from crl_keras.experiments.paper import FIGURES
@@ -310,7 +311,7 @@ def command_of(configs, arguments, data_dir):
             continue
         if value != default:
             words += [f"--{name.replace('_', '-')}", str(value)]
-    if data_dir is not None:
+    if data_dir is not None and config.dataset not in BUILT_IN:
         words += ["--data-dir", data_dir]
     return [*words, "--output", _folder(arguments)]
 
