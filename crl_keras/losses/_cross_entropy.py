@@ -40,9 +40,12 @@ def sparse_cross_entropy(labels, y_pred, from_logits, axis):
             ops.any(is_label, axis=axis), cross_entropy, float("nan")
         )
     # What is past the end gives NaN or raises on every backend; on TensorFlow a
-    # negative label too, by its own name.
+    # negative label too.
     past_the_end = ops.shape(y_pred)[axis]
     backend = keras.backend.backend()
+    if backend == "tensorflow":
+        # Changes none, but XLA fuses int64 labels better behind an operation.
+        labels = ops.maximum(labels, -(2**31))
     if backend == "torch":  # It would ignore this one.
         labels = ops.where(ops.equal(labels, -100), past_the_end, labels)
     if backend == "jax":  # They would count from the end.
