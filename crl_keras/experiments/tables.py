@@ -637,9 +637,9 @@ def _calibration_notes(group, rows):
     ]
     if left_out:
         yield (
-            f"No temperature fits {listed(left_out)}: all held-out images are "
-            "right, and ever sharper would be better, or the logits do worse "
-            "than guessing. Hold out more (--held-out)."
+            f"No temperature fits {listed(left_out)}: its logits do worse "
+            "than guessing, or have all held-out images right, so that ever "
+            "sharper would be better (then --held-out more)."
         )
     if "temperature" in methods:
         held_out = group.records[0].result["dataset"]["held_out"]
