@@ -637,7 +637,7 @@ def _calibration_notes(group, rows):
     ]
     if left_out:
         yield (
-            f"No temperature fits {listed(left_out)}: its logits do worse "
+            f"No temperature fits {listed(left_out)}: the logits do worse "
             "than guessing, or have all held-out images right, so that ever "
             "sharper would be better (then --held-out more)."
         )

@@ -643,7 +643,7 @@ def test_a_temperature_at_its_bound_is_not_used(tmp_path):
     assert rows_by_method(crl)["as trained"].n == 3
     assert rows_by_method(crl)["temperature"].temperature > 0.1
     notes = " ".join(calibration_table(group).notes)
-    assert "No temperature fits 1 run of CRL: its logits" in notes
+    assert "No temperature fits 1 run of CRL: the logits" in notes
 
 
 def test_without_a_held_out_part_there_is_no_temperature(tmp_path):
