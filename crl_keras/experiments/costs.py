@@ -233,12 +233,16 @@ def run_hours(config, sizes, rates):
 def run_operations(config, sizes):
     """Floating-point operations of one run, which no device changes.
 
-    A multiplication and its addition are two; a trained image counts three
-    times its forward pass. Arguments as for `run_hours`.
+    Args:
+        config: `RunConfig`; its data set is a key of `sizes`.
+        sizes: Dict from a data set to its numbers of training and test images.
+
+    Returns:
+        Their number, a float: two for a multiplication and its addition, three
+        forward passes for a trained image and one for a tested one.
     """
     macs = multiplications(config.network, config.recipe.image_size)
-    forward = 2e6 * macs
-    return forward * TRAINING_OF_TEST * _images(config, sizes)
+    return 2e6 * macs * TRAINING_OF_TEST * _images(config, sizes)
 
 
 def measure(

@@ -398,6 +398,9 @@ def fit_temperature(logits, labels):
 def is_bound(temperature):
     """Whether `fit_temperature` found no minimum, only a bound of its search.
 
+    Such logits, divided by it, say nothing of how sure a network should be:
+    see there when it comes back.
+
     >>> is_bound(fit_temperature([[2.0, 0.0]], [0])), is_bound(1.5)
     (True, False)
     """

@@ -223,6 +223,10 @@ def test_latex_escapes_everything_it_acts_on():
     )
 
 
+def test_a_line_break_in_a_name_ends_no_item_of_a_list():
+    assert tables.escape_markdown("one\ntwo") == "one two"
+
+
 def test_markdown_escapes_everything_it_acts_on():
     assert tables.escape_markdown("a|b *c* <d> [e] _f_") == (
         r"a\|b \*c\* \<d\> \[e\] \_f\_"
