@@ -169,6 +169,7 @@ def test_the_backend_of_a_script(tmp_path):
         (["--first-seed", "4294967295"], "`seed` must be from 0 to 2**32 - 1"),
         (["--data-dir", "data"], "digits comes with scikit-learn"),
         (["--baseline", "focal"], "baseline of which there are runs: ce, crl"),
+        (["--list", "--baseline", "mse"], "must be one of ce, nllr, crl"),
         (["--recipe", "none"], "Unknown recipe"),
         (["--dataset", "folder:nowhere"], "nowhere"),
         (["--dataset", "CUB"], "svhn, cub, cars, adience, adience_faces, imag"),

@@ -96,9 +96,10 @@ def run(parser, name):
     with errors_end_script(name):
         require_backend(arguments.backend)
         plan = make_plan(arguments)
+        if arguments.baseline:
+            _check_baseline(plan, arguments.baseline)
         if arguments.list:
             return _print_plan(plan)
-        _check_baseline(plan, arguments.baseline)
         run_plan(plan, arguments.workers, arguments.ray)
         print()
         write_report(plan.output, baseline=arguments.baseline)
