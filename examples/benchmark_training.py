@@ -130,9 +130,9 @@ class PillowAlone:
 
 
 def measure_input(folder, seconds, sizes=(224, 448), batch_size=32):
-    from crl_keras.experiments import sources
-    from crl_keras.experiments.feeds import make_feed
-    from crl_keras.experiments.recipes import get_recipe
+    from crl_keras.experiments.data import sources
+    from crl_keras.experiments.runs.feeds import make_feed
+    from crl_keras.experiments.runs.recipes import get_recipe
 
     data = sources.open_dataset(f"folder:{folder}", resized=True)
     rows = []
@@ -191,12 +191,12 @@ def measure_step(network, size, batch_size, precision, seconds, pairs):
     import numpy as np
     from scipy import stats
 
-    from crl_keras.experiments import datasets
-    from crl_keras.experiments import training
-    from crl_keras.experiments.config import RunConfig
+    from crl_keras.experiments.data import named as datasets
     from crl_keras.experiments.devices import resolve_precision
-    from crl_keras.experiments.feeds import make_feed
-    from crl_keras.experiments.recipes import get_recipe
+    from crl_keras.experiments.runs import training
+    from crl_keras.experiments.runs.config import RunConfig
+    from crl_keras.experiments.runs.feeds import make_feed
+    from crl_keras.experiments.runs.recipes import get_recipe
 
     precision = resolve_precision(precision)
     keras.config.set_dtype_policy(precision)
@@ -246,9 +246,9 @@ def measure_rest(folder, network, size, batch_size, precision, steps):
     """Shares of an epoch outside of the step: in memory, and from files."""
     import numpy as np
 
-    from crl_keras.experiments import datasets
-    from crl_keras.experiments import sources
-    from crl_keras.experiments.recipes import get_recipe
+    from crl_keras.experiments.data import named as datasets
+    from crl_keras.experiments.data import sources
+    from crl_keras.experiments.runs.recipes import get_recipe
 
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (128 * steps, 32, 32, 3), np.uint8)
@@ -277,11 +277,11 @@ def _outside(network, data, recipe, reader, precision, epochs=4):
     """The share of an epoch that its steps do not take."""
     import keras
 
-    from crl_keras.experiments import training
-    from crl_keras.experiments.config import RunConfig
     from crl_keras.experiments.devices import resolve_precision
-    from crl_keras.experiments.feeds import make_feed
-    from crl_keras.experiments.records import RunFolder
+    from crl_keras.experiments.runs import training
+    from crl_keras.experiments.runs.config import RunConfig
+    from crl_keras.experiments.runs.feeds import make_feed
+    from crl_keras.experiments.runs.records import RunFolder
 
     config = RunConfig(
         "made",
@@ -437,10 +437,10 @@ def main():
     arguments = parse_arguments()
     import keras
 
-    from crl_keras.experiments.config import RunConfig
     from crl_keras.experiments.devices import device_name
-    from crl_keras.experiments.recipes import get_recipe
-    from crl_keras.experiments.training import versions
+    from crl_keras.experiments.runs.config import RunConfig
+    from crl_keras.experiments.runs.recipes import get_recipe
+    from crl_keras.experiments.runs.training import versions
 
     backend = keras.backend.backend()
     config = RunConfig(

@@ -12,8 +12,8 @@ pairs of the same fold and seed. All else is as in examples/finetune_cub.py.
 
 import _backend  # noqa: F401  Before Keras is imported.
 
-from crl_keras.experiments.command_line import finetune_parser
-from crl_keras.experiments.command_line import run
+from crl_keras.experiments.commands.arguments import finetune_parser
+from crl_keras.experiments.commands.arguments import run
 
 if __name__ == "__main__":
     run(finetune_parser(__doc__, "adience"), "finetune_adience")

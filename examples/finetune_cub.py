@@ -15,8 +15,8 @@ keras does without. A GPU makes it hours instead of weeks.
 
 import _backend  # noqa: F401  Before Keras is imported.
 
-from crl_keras.experiments.command_line import finetune_parser
-from crl_keras.experiments.command_line import run
+from crl_keras.experiments.commands.arguments import finetune_parser
+from crl_keras.experiments.commands.arguments import run
 
 if __name__ == "__main__":
     run(finetune_parser(__doc__, "cub"), "finetune_cub")

@@ -29,7 +29,7 @@ def main():
     parser.add_argument("--output", help="folder of the report (RUNS/report)")
     arguments = parser.parse_args()
 
-    from crl_keras.experiments.report import write_report
+    from crl_keras.experiments.analysis.report import write_report
 
     try:
         write_report(arguments.runs, arguments.output, arguments.baseline)

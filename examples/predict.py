@@ -32,7 +32,7 @@ def main():
     if arguments.top < 1:
         parser.error(f"--top must be at least 1. Received: {arguments.top}")
 
-    from crl_keras.experiments.prediction import load_classifier
+    from crl_keras.experiments.runs.prediction import load_classifier
 
     try:
         classifier = load_classifier(arguments.model)

@@ -21,8 +21,8 @@ import _backend  # noqa: F401  Before Keras is imported.
 if "--report" in sys.argv:
     os.environ["CRL_KERAS_RECORDS_ONLY"] = "1"
 
-from crl_keras.experiments.paper_command import paper_parser  # noqa: E402
-from crl_keras.experiments.paper_command import run_paper  # noqa: E402
+from crl_keras.experiments.commands.reproduce import paper_parser  # noqa: E402
+from crl_keras.experiments.commands.reproduce import run_paper  # noqa: E402
 
 if __name__ == "__main__":
     run_paper(paper_parser(__doc__))

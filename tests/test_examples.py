@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crl_keras.experiments.records import read_records
+from crl_keras.experiments.runs.records import read_records
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 SMALL = (
@@ -200,7 +200,7 @@ def test_a_command_that_is_stopped_says_how_to_go_on(monkeypatch, script):
     def stop(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("crl_keras.experiments.sweep.run_sweep", stop)
+    monkeypatch.setattr("crl_keras.experiments.runs.sweep.run_sweep", stop)
     code, _, error = script("compare_losses.py", *SMALL, "--seeds", "1")
     assert code == 130
     assert "compare_losses: stopped. The same command goes on" in error

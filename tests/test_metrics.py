@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from crl_keras import SparseCompetingRatioLoss
-from crl_keras.experiments import scores
+from crl_keras.experiments.measures import scores
 from crl_keras.metrics import OneOffAccuracy
 
 # As Adience: eight age groups.

@@ -1,0 +1,796 @@
+"""The figures of a comparison: SVG made of records, no display, no backend.
+
+Every figure is as wide as a phone and is to be scaled up. A loss has one
+colour, dash and marker throughout a report, so that it can be told in grey.
+The same records give the same bytes.
+"""
+
+import base64
+import dataclasses
+import html
+import io
+import re
+import warnings
+
+import numpy as np
+
+from crl_keras.experiments._optional import require
+from crl_keras.experiments.analysis.comparison import listed
+from crl_keras.experiments.analysis.comparison import points
+from crl_keras.experiments.analysis.tables import Cell
+from crl_keras.experiments.analysis.tables import Column
+from crl_keras.experiments.analysis.tables import Table
+from crl_keras.experiments.measures import scores
+from crl_keras.experiments.runs.config import loss_label
+
+WIDTH = 4.4  # Inches: 420 CSS pixels.
+MOST_CLASSES = 20  # In a confusion matrix.
+MOST_PAIRS = 15  # In a table of confused classes.
+EXAMPLES_EACH_WAY = 3
+CLASSES_SHOWN = 3
+INK, FAINT, GRID = "#1a1a1a", "#6b6b6b", "#dddddd"
+PAPER = dict(facecolor="white", edgecolor="none", pad=0.6, alpha=0.85)
+
+# Okabe and Ito's colours, told apart by the colour-blind; the baseline's
+# comes first. Dashes and markers do the same in grey.
+STYLES = (
+    (INK, "-", "o"),
+    ("#0072b2", (0, (6, 1.5)), "s"),
+    ("#d55e00", (0, (2, 1.2)), "^"),
+    ("#009e73", (0, (6, 1.5, 1.5, 1.5)), "D"),
+    ("#a84f8c", (0, (4, 1, 1, 1, 1, 1)), "v"),
+    ("#8a6d00", (0, (1, 1)), "P"),
+    ("#2a8fc7", (0, (9, 2)), "X"),
+)
+SETTINGS = {
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 9,
+    "axes.linewidth": 0.7,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.family": "DejaVu Sans",  # Comes with Matplotlib.
+    "font.size": 9,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # Text that can be read, searched and copied.
+    "text.color": INK,
+    "text.parse_math": False,  # A class name may hold a dollar sign.
+    "xtick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.color": FAINT,
+    "ytick.labelcolor": INK,
+    "ytick.labelsize": 8.5,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """How a loss is drawn.
+
+    Attributes:
+        color: "#rrggbb".
+        dash: Matplotlib line style.
+        marker: Matplotlib marker.
+    """
+
+    color: str
+    dash: object
+    marker: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A drawn figure.
+
+    Attributes:
+        title: what it shows, in a few words.
+        svg: an <svg> element, with `title` as its name for screen readers.
+        caption: what lines, bands and points are.
+        wide: takes a whole row of a report.
+    """
+
+    title: str
+    svg: str
+    caption: str
+    wide: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Bars:
+    """What one loss says of an `Example`.
+
+    Attributes:
+        loss: canonical loss, with its `label`.
+        predicted: class name.
+        right: whether that is the true class.
+        probabilities: tuple of softmax outputs, of the example's `classes`.
+    """
+
+    loss: str
+    label: str
+    predicted: str
+    right: bool
+    probabilities: tuple
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A test image on which losses of one seed disagree.
+
+    Attributes:
+        index: its number in the test set, from 0.
+        image: a PNG as a data URI.
+        small: whether it is to be shown pixel by pixel.
+        truth: name of its class.
+        classes: tuple of the class names shown.
+        bars: tuple of `Bars`, the baseline first.
+    """
+
+    index: int
+    image: str
+    small: bool
+    truth: str
+    classes: tuple
+    bars: tuple
+
+
+def loss_styles(families):
+    """A dict from each loss of a comparison to its `Style`."""
+    losses = dict.fromkeys(loss for f in families for loss in f.losses)
+    return {
+        loss: Style(*STYLES[i % len(STYLES)]) for i, loss in enumerate(losses)
+    }
+
+
+def error_curves(group, styles):
+    """Smoothed test error over the epochs, or None without finished runs."""
+    curves = {
+        result.loss: _test_errors(result.records)
+        for result in group.losses
+        if result.records
+    }
+    if not curves:
+        return None
+    epochs = next(iter(curves.values())).shape[1]
+    window = smoothing_window(epochs)
+    title = "Test error over the epochs"
+    with _drawing(WIDTH, 3.1, title) as drawn:
+        axes, ends = drawn.axes, []
+        for loss, errors in curves.items():
+            style = styles[loss]
+            smooth = 100 * smoothed(errors, window)
+            x = np.arange(1, smooth.shape[1] + 1)
+            mean = smooth.mean(axis=0)
+            axes.fill_between(
+                x,
+                smooth.min(axis=0),
+                smooth.max(axis=0),
+                color=style.color,
+                alpha=0.16,
+                linewidth=0,
+            )
+            axes.plot(x, mean, color=style.color, ls=style.dash, lw=1.7)
+            if len(x) == 1:
+                axes.plot(x, mean, style.marker, color=style.color)
+            ends.append((mean[-1], loss_label(loss), style.color))
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("test error [%]")
+        axes.set_xlim(1, max(2, epochs))
+        _set_error_scale(axes, curves.values())
+        _label_ends(axes, ends)
+    smoothing = (
+        f"a centred moving mean over {window} epochs, shorter at both ends"
+        if window > 1
+        else "not smoothed"
+    )
+    caption = (
+        "Line: mean over the seeds. Band: from the lowest to the highest "
+        f"seed. Each seed is {smoothing}."
+    )
+    return Figure(title, drawn.svg, caption)
+
+
+def seed_strip(group, styles):
+    """Last-epoch error of every run, seeds joined, or None without runs."""
+    results = [result for result in group.losses if result.records]
+    if not results:
+        return None
+    far = far_losses({r.loss: r.errors.values() for r in results})
+    apart = {
+        r.label: f"{points(r.last.mean)}%" for r in results if r.loss in far
+    }
+    results = [r for r in results if r.loss not in far]
+    title = "Every run, joined by seed"
+    with _drawing(WIDTH, 3.1, title) as drawn:
+        axes = drawn.axes
+        for seed in sorted({s for r in results for s in r.seeds}):
+            found = [
+                (x, 100 * r.errors[seed])
+                for x, r in enumerate(results)
+                if seed in r.errors
+            ]
+            axes.plot(*zip(*found, strict=True), color="#b5b5b5", lw=0.8)
+        for x, result in enumerate(results):
+            _draw_runs(axes, x, result, styles[result.loss])
+        axes.set_xlim(-0.3, len(results) - 0.25)
+        axes.margins(y=0.1)
+        axes.set_xticks(range(len(results)), [_two_lines(r) for r in results])
+        axes.tick_params(axis="x", length=0)
+        axes.set_ylabel("test error, last epoch [%]")
+        axes.grid(axis="y", color=GRID, lw=0.6)
+    caption = (
+        "A point is a run, a grey line joins the runs of one seed: same "
+        "initial weights, same batches. Bar and number: mean over the seeds."
+    )
+    return Figure(title, drawn.svg, caption + _not_drawn(apart))
+
+
+def differences(group, styles):
+    """Each loss minus the baseline, seed by seed, or None without pairs."""
+    compared = [c for c in group.comparisons if c.differences]
+    if not compared:
+        return None
+    far = far_losses({"": [0.0], **{c.loss: c.differences for c in compared}})
+    apart = {
+        c.label: f"{points(c.test.mean_difference, sign=True)} points"
+        for c in compared
+        if c.loss in far
+    }
+    compared = [c for c in compared if c.loss not in far]
+    baseline = loss_label(group.baseline)
+    title = f"Difference to {baseline}"
+    with _drawing(WIDTH, 1.1 + 0.55 * len(compared), title) as drawn:
+        axes = drawn.axes
+        axes.axvline(0, color=INK, lw=1)
+        for y, c in enumerate(compared):
+            _draw_difference(axes, y, c, styles[c.loss])
+        axes.set_ylim(len(compared) - 0.5, -0.5)
+        axes.margins(x=0.08)
+        axes.set_yticks(range(len(compared)), [_two_lines(c) for c in compared])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x", color=GRID, lw=0.6)
+        axes.set_axisbelow(True)
+        axes.set_xlabel(
+            f"error minus {baseline}'s [percentage points]\n"
+            f"left of 0: fewer errors than {baseline}"
+        )
+    caption = (
+        "Large point: mean over the seeds. Bar: its 95% confidence interval "
+        "(Student's t, not corrected for several losses); where it crosses 0 "
+        "no difference is shown. Small points: the seeds."
+    )
+    return Figure(title, drawn.svg, caption + _not_drawn(apart))
+
+
+def reliability(group, method, styles):
+    """Reliability diagram of one calibration method, or None."""
+    rows = []
+    for result in group.losses:
+        by_method = {row.method: row for row in result.calibration}
+        # Cross-entropy needs no CRL posterior: shown as it is, beside it.
+        plain = by_method.get("as trained")
+        fallback = plain if method == "CRL posterior" else None
+        rows.append(by_method.get(method, fallback))
+    rows = [row for row in rows if row is not None]
+    if all(row.method != method for row in rows):
+        return None
+    every = [r for x in group.losses for r in x.calibration]
+    lowest = min(
+        min(r.curve.confidence.min(), r.curve.accuracy.min()) for r in every
+    )
+    start = np.floor(10 * min(lowest, 0.9)) / 10
+    title = f"Reliability, {method}"
+    with _drawing(WIDTH, 3.9, title) as drawn:
+        axes = drawn.axes
+        axes.plot([start, 1], [start, 1], color=FAINT, lw=0.9)
+        for row in rows:
+            style = styles[row.loss]
+            axes.plot(
+                row.curve.confidence,
+                row.curve.accuracy,
+                color=style.color,
+                ls=style.dash,
+                marker=style.marker,
+                ms=4.5,
+                lw=1.3,
+                mec="white",
+                mew=0.5,
+                label=_reliability_label(row, method),
+                clip_on=False,
+            )
+        axes.set_xlim(start, 1)
+        axes.set_ylim(start, 1)
+        axes.set_aspect("equal")
+        axes.grid(color=GRID, lw=0.6)
+        axes.set_xlabel("confidence")
+        axes.set_ylabel("accuracy")
+        axes.legend(loc="best", handlelength=3)
+    caption = (
+        "Test samples in 15 bins of equally many, by confidence; each point "
+        "is the mean over the seeds of one bin. On the grey line confidence "
+        "and accuracy agree; above it the network is less sure than it is "
+        "right, below it surer."
+    )
+    return Figure(title, drawn.svg, caption)
+
+
+def confusion_matrices(group, class_names):
+    """A confusion matrix for each loss with logits, up to 20 classes."""
+    if len(class_names) > MOST_CLASSES:
+        return []
+    shares = {
+        result.label: 100 * _row_shares(_total_confusion(result))
+        for result in group.losses
+        if result.evaluations
+    }
+    wrong = ~np.eye(len(class_names), dtype=bool)
+    # One scale for all losses of the group.
+    largest = max([s[wrong].max() for s in shares.values()] + [0.1])
+    return [
+        _confusion_matrix(label, values, wrong, largest, class_names)
+        for label, values in shares.items()
+    ]
+
+
+def confused_pairs(group, class_names):
+    """A `Table` of the classes taken for one another most, or None."""
+    results = [result for result in group.losses if result.evaluations]
+    if not results:
+        return None
+    counts = [_total_confusion(r) / len(r.evaluations) for r in results]
+    total = np.sum(counts, axis=0)
+    np.fill_diagonal(total, 0)
+    order = np.argsort(-total, axis=None, kind="stable")[:MOST_PAIRS]
+    rows = []
+    for true, predicted in zip(
+        *np.unravel_index(order, total.shape), strict=True
+    ):
+        if total[true, predicted] == 0:
+            break
+        names = str(class_names[true]), str(class_names[predicted])
+        values = [float(count[true, predicted]) for count in counts]
+        rows.append(
+            tuple(Cell(name, (name,)) for name in names)
+            + tuple(Cell(f"{value:.1f}", (value,)) for value in values)
+        )
+    columns = (
+        Column("True class", ("true",), numeric=False),
+        Column("Predicted as", ("predicted",), numeric=False),
+        *(Column(r.label, (r.loss,)) for r in results),
+    )
+    notes = ("Test images per run, mean over the seeds; most confused first.",)
+    title = f"Most confused classes: {group.title}"
+    return Table(title, columns, tuple(rows), notes)
+
+
+def rate_figure(family, styles):
+    """Error against learning rate, or None for fewer than two rates."""
+    if len(family.groups) < 2 or not family.best_rates:
+        return None
+    found = {loss: _by_rate(family, loss) for loss in family.best_rates}
+    far = far_losses({loss: mean for loss, (_, mean, _) in found.items()})
+    apart = {
+        loss_label(loss): f"{points(min(found[loss][1]))}% at best"
+        for loss in far
+    }
+    found = {loss: x for loss, x in found.items() if loss not in far}
+    title = "Error by learning rate"
+    with _drawing(WIDTH, 3.1, title) as drawn:
+        axes, ends = drawn.axes, []
+        for i, (loss, (rates, mean, std)) in enumerate(found.items()):
+            style = styles[loss]
+            axes.errorbar(
+                # Side by side, or their bars would hide one another.
+                rates * 1.04 ** (i - (len(found) - 1) / 2),
+                100 * mean,
+                100 * std,
+                color=style.color,
+                ls=style.dash,
+                marker=style.marker,
+                ms=5,
+                lw=1.5,
+                elinewidth=1,
+                capsize=2.5,
+                mec="white",
+                mew=0.5,
+            )
+            ends.append((100 * mean[-1], loss_label(loss), style.color))
+        rates = [group.rate for group in family.groups]
+        axes.set_xscale("log")
+        axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        axes.minorticks_off()
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("test error, last epoch [%]")
+        _set_error_scale(axes, [mean for _, mean, _ in found.values()])
+        _label_ends(axes, ends)
+    caption = (
+        "Mean over the seeds, with its standard deviation. A loss that acts "
+        "as a larger step only shows as a curve shifted sideways."
+    )
+    return Figure(title, drawn.svg, caption + _not_drawn(apart))
+
+
+def disagreements(group):
+    """Test images where losses of one pair disagree, and that seed (and fold).
+
+    Chosen by rule and not by eye: in the order of the test set, the first
+    three that the baseline has right and another loss wrong, and the first
+    three of the reverse, among the images that the records keep.
+
+    Returns:
+        `(seed, examples)`, with no example where there is none, or None if
+        no seed has logits of the baseline and another loss.
+    """
+    seed, results = _most_shared_seed(group)
+    if seed is None:
+        return None
+    records = [
+        next(r for r in result.records if r.config.pair == seed)
+        for result in results
+    ]
+    data = records[0].data()
+    kept = len(data["thumbnails"])
+    correct = np.array([r.evaluations[seed].correct[:kept] for r in results])
+    baseline, others = correct[0], correct[1:]
+    lost = np.flatnonzero(baseline & ~others.all(axis=0))
+    won = np.flatnonzero(~baseline & others.any(axis=0))
+    chosen = [*lost[:EXAMPLES_EACH_WAY], *won[:EXAMPLES_EACH_WAY]]
+    # The logits of one run at a time: of many classes they are large.
+    probabilities = [
+        scores.softmax(record.logits()["test"][chosen]) if chosen else None
+        for record in records
+    ]
+    examples = [
+        _example(index, data, results, [p[i] for p in probabilities])
+        for i, index in enumerate(chosen)
+    ]
+    return seed, examples
+
+
+def far_losses(values, factor=6):
+    """Losses so far from the baseline that they would hide the others.
+
+    Args:
+        values: dict from losses to their numbers, the baseline first.
+        factor: how many times wider they make the axis.
+
+    Returns:
+        A set of keys of `values`; at least the two nearest are not in it.
+    """
+    ends = [(min(found), max(found)) for found in values.values()]
+    low, high = ends[0]
+    distance = [max(low - a, b - high) for a, b in ends]
+    order = np.argsort(distance, kind="stable")
+    order = [0, *(int(i) for i in order if i != 0)]
+    spans = [
+        max(ends[i][1] for i in order[:k]) - min(ends[i][0] for i in order[:k])
+        for k in range(1, len(order) + 1)
+    ]
+    keys = list(values)
+    for k in range(2, len(order)):
+        if spans[k] > factor * spans[k - 1] > 0:
+            return {keys[i] for i in order[k:]}
+    return set()
+
+
+def smoothing_window(epochs):
+    """Epochs in the moving mean: odd, about a fifteenth of the run."""
+    return (epochs // 15) | 1 if epochs >= 30 else 1
+
+
+def smoothed(values, window):
+    """Centred moving mean along the last axis, of what there is at the ends."""
+    values = np.asarray(values, np.float64)
+    half = window // 2
+    return np.stack(
+        [
+            values[..., max(0, i - half) : i + half + 1].mean(axis=-1)
+            for i in range(values.shape[-1])
+        ],
+        axis=-1,
+    )
+
+
+def png_data_uri(image):
+    """A uint8 image `[height, width, channels]` as a PNG in a data URI."""
+    pillow = require("PIL.Image", "experiments")
+    channels = image.shape[-1]
+    pixels = image[..., :3] if channels >= 3 else image[..., 0]
+    buffer = io.BytesIO()
+    pillow.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG")
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return f"data:image/png;base64,{encoded}"
+
+
+class _drawing:
+    """A context with `axes` to draw on, which leaves `svg` behind."""
+
+    def __init__(self, width, height, title):
+        matplotlib = require("matplotlib", "experiments")
+        figure = require("matplotlib.figure", "experiments")
+        self.title = title
+        self.settings = matplotlib.rc_context(
+            # Names of parts come from their content then, and not by chance.
+            {**SETTINGS, "svg.hashsalt": title}
+        )
+        self.make = lambda: figure.Figure((width, height), layout="constrained")
+
+    def __enter__(self):
+        self.settings.__enter__()
+        self.figure = self.make()
+        self.axes = self.figure.add_subplot()
+        return self
+
+    def __exit__(self, *error):
+        try:
+            if error[0] is None:
+                # Text stays text in the SVG: the reader's fonts draw it.
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "Glyph .* missing")
+                    self.svg = svg_of(self.figure, self.title)
+        finally:
+            self.settings.__exit__(*error)
+
+
+def svg_of(figure, title):
+    """The <svg> element of a Matplotlib figure, the same for the same one."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg")
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    # With a date: the same records would not give the same bytes.
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # The size is the page's to choose; the shape stays in viewBox.
+    svg = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", svg)
+    svg = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", svg)
+    name = html.escape(title, quote=True)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)
+
+
+def _test_errors(records):
+    """Test errors `[runs, epochs]`, of the epochs that all runs have."""
+    rows = [[1 - row["test_accuracy"] for row in r.history] for r in records]
+    shortest = min(map(len, rows))
+    return np.array([row[:shortest] for row in rows])
+
+
+def _draw_runs(axes, x, result, style):
+    """The runs of a loss at `x`, and their mean beside them."""
+    errors = 100 * np.array(list(result.errors.values()))
+    axes.plot(
+        np.full(len(errors), x),
+        errors,
+        style.marker,
+        color=style.color,
+        ms=5,
+        mec="white",
+        mew=0.6,
+    )
+    mean = errors.mean()
+    axes.plot([x + 0.12, x + 0.3], [mean] * 2, color=style.color, lw=2)
+    axes.text(x + 0.33, mean, f"{mean:.2f}", va="center", size=8.5, bbox=PAPER)
+
+
+def _draw_difference(axes, y, c, style):
+    """Mean, interval and seeds of a `PairedComparison` at the height `y`."""
+    values = 100 * np.array(c.differences)
+    axes.plot(
+        values,
+        np.full(len(values), y + 0.2),
+        style.marker,
+        color=style.color,
+        ms=4,
+        alpha=0.55,
+        mec="none",
+    )
+    if c.test.ci:
+        low, high = 100 * np.array(c.test.ci)
+        axes.plot([low, high], [y, y], color=style.color, lw=2.2)
+    mean = 100 * c.test.mean_difference
+    axes.plot(mean, y, style.marker, color=style.color, ms=8, mec="white")
+    axes.annotate(
+        points(c.test.mean_difference, sign=True),
+        (mean, y),
+        (0, 7),
+        textcoords="offset points",
+        ha="center",
+        size=8.5,
+        bbox=PAPER,
+    )
+
+
+def _by_rate(family, loss):
+    """Learning rates, mean errors and standard deviations of a loss."""
+    found = [
+        (group.rate, result.last.mean, result.last.std or 0.0)
+        for group in family.groups
+        for result in group.losses
+        if result.loss == loss and result.last.n
+    ]
+    return tuple(np.array(column) for column in zip(*found, strict=True))
+
+
+def _not_drawn(apart):
+    """What a caption says of the losses that `far_losses` left out."""
+    if not apart:
+        return ""
+    names = listed([f"{label} at {where}" for label, where in apart.items()])
+    return f" Not drawn, as the rest could not be told apart: {names}."
+
+
+def _set_error_scale(axes, errors):
+    """Logarithmic where errors fall far: the end is what is compared."""
+    ticker = require("matplotlib.ticker", "experiments")
+    low = min(e.min() for e in errors)
+    high = max(e.max() for e in errors)
+    axes.grid(axis="y", color=GRID, lw=0.6)
+    if low > 0 and high / low > 5:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_locator(ticker.NullLocator())
+
+
+def _label_ends(axes, ends):
+    """Names lines at their right ends, moved apart where they collide."""
+    axes.autoscale_view()
+    height = axes.figure.get_size_inches()[1] * 72 * 0.8
+    gap = 10.5 / height
+    to_share = axes.transData + axes.transAxes.inverted()
+    x = axes.get_xlim()[1]
+    at = [to_share.transform((x, y))[1] for y, *_ in ends]
+    for y, place, (_, label, color) in zip(
+        at, spread(at, gap), ends, strict=True
+    ):
+        axes.annotate(
+            label,
+            (1, y),
+            (1.05, place),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            color=color,
+            va="center",
+            size=9,
+            weight="bold",
+            arrowprops=dict(arrowstyle="-", color=color, lw=0.7, shrinkB=0),
+        )
+
+
+def spread(places, gap):
+    """Moves places apart to at least `gap`, keeping order and centre."""
+    order = np.argsort(places, kind="stable")
+    moved = np.array(places, dtype=np.float64)
+    blocks = []  # Of [sum of wished-for starts, labels in it].
+    for i in order:
+        blocks.append([places[i], 1])
+        while len(blocks) > 1:
+            (a, n), (b, m) = blocks[-2:]
+            if a / n + n * gap <= b / m:
+                break
+            blocks[-2:] = [[a + b - m * n * gap, n + m]]
+    placed = iter(order)
+    for total, n in blocks:
+        for k in range(n):
+            moved[next(placed)] = total / n + k * gap
+    return moved.tolist()
+
+
+def _two_lines(named):
+    return named.label.replace("(", "\n(")
+
+
+def _total_confusion(result):
+    return np.sum([e.confusion for e in result.evaluations.values()], axis=0)
+
+
+def _reliability_label(row, method):
+    name = loss_label(row.loss)
+    if row.method != method:
+        name += f" {row.method}"
+    return f"{name}, ECE {points(row.ece.mean)}%"
+
+
+def _row_shares(counts):
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def _confusion_matrix(label, values, wrong, largest, class_names):
+    names = [_short(str(name)) for name in class_names]
+    n = len(names)
+    title = f"Confusion matrix, {label}"
+    with _drawing(WIDTH, 4.1, title) as drawn:
+        axes = drawn.axes
+        axes.pcolormesh(
+            np.where(wrong, values, np.nan),
+            cmap="Blues",
+            vmin=0,
+            vmax=largest,
+            edgecolors="white",
+            linewidth=0.6,
+        )
+        size = 7.5 if n <= 10 else 6
+        for true, predicted in np.argwhere(values >= 0.05):
+            value = values[true, predicted]
+            # Numbers of two digits are all that fits into small cells.
+            digits = 1 if n <= 12 and value < 99.95 else 0
+            text = f"{value:.{digits}f}"
+            dark = wrong[true, predicted] and value > 0.6 * largest
+            axes.text(
+                predicted + 0.5,
+                true + 0.5,
+                text,
+                ha="center",
+                va="center",
+                size=size,
+                color="white" if dark else INK,
+                weight="normal" if wrong[true, predicted] else "bold",
+            )
+        axes.set_xticks(np.arange(n) + 0.5, names)
+        axes.set_yticks(np.arange(n) + 0.5, names)
+        if max(map(len, names)) > 2:
+            axes.tick_params(axis="x", labelrotation=90)
+        axes.tick_params(length=0, labelsize=8 if n <= 12 else 7)
+        axes.invert_yaxis()
+        axes.set_aspect("equal")
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        axes.set_xlabel("predicted class")
+        axes.set_ylabel("true class")
+    caption = (
+        "Percent of the images of each true class (row), all seeds together. "
+        "Shaded: wrong, on one scale for all losses. Bold: right. Below 0.05 "
+        "left blank."
+    )
+    return Figure(title, drawn.svg, caption)
+
+
+def _short(name, most=14):
+    """A name without its middle: what tells names apart is at both ends."""
+    if len(name) <= most:
+        return name
+    half = most // 2
+    return f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[1 - half :]}"
+
+
+def _most_shared_seed(group):
+    """The first seed of the most losses, and these, the baseline first."""
+    baseline = group.losses[0]
+    best, found = None, []
+    for seed in sorted(baseline.evaluations):
+        shared = [r for r in group.losses if seed in r.evaluations]
+        if len(shared) > max(1, len(found)):
+            best, found = seed, shared
+    return best, found
+
+
+def _example(index, data, results, probabilities):
+    names = [str(name) for name in data["class_names"]]
+    image = data["thumbnails"][index]
+    truth = int(data["labels"][index])
+    predicted = [int(np.argmax(p)) for p in probabilities]
+    likely = np.argsort(-np.mean(probabilities, axis=0), kind="stable")
+    shown = list(dict.fromkeys([truth, *predicted]))
+    shown += [int(k) for k in likely if k not in shown]
+    shown = sorted(shown[: max(CLASSES_SHOWN, len({truth, *predicted}))])
+    return Example(
+        index=int(index),
+        image=png_data_uri(image),
+        small=max(image.shape[:2]) <= 64,
+        truth=names[truth],
+        classes=tuple(names[k] for k in shown),
+        bars=tuple(
+            Bars(
+                loss=result.loss,
+                label=result.label,
+                predicted=names[k],
+                right=k == truth,
+                probabilities=tuple(float(p[j]) for j in shown),
+            )
+            for result, k, p in zip(
+                results, predicted, probabilities, strict=True
+            )
+        ),
+    )

@@ -1,0 +1,454 @@
+"""The report on an experiment, made from its records alone.
+
+Imports no backend: a report can be made on a laptop from runs made elsewhere.
+The same records give the same files.
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+import shlex
+import textwrap
+
+import numpy as np
+
+from crl_keras.experiments._optional import require
+from crl_keras.experiments.analysis import figures
+from crl_keras.experiments.analysis import tables
+from crl_keras.experiments.analysis.comparison import METHODS
+from crl_keras.experiments.analysis.comparison import compare
+from crl_keras.experiments.analysis.comparison import counted
+from crl_keras.experiments.analysis.comparison import listed
+from crl_keras.experiments.analysis.comparison import pair_text
+from crl_keras.experiments.analysis.comparison import short_verdict
+from crl_keras.experiments.analysis.comparison import verdict
+from crl_keras.experiments.runs.config import loss_label
+from crl_keras.experiments.runs.config import parse_loss
+from crl_keras.experiments.runs.records import read_records
+
+LOSS_NAMES = {
+    "nllr": "competing ratio loss",
+    "crl": "competing ratio loss",
+    "focal": "focal loss",
+    "dualce": "dual cross-entropy",
+    "tamed": "tamed cross-entropy, our reading",
+    "released": "competing ratio loss with its authors' clamps",
+    "lsoftmax": "large-margin softmax",
+    "asoftmax": "angular softmax",
+}
+TEMPLATES = pathlib.Path(__file__).parent / "templates"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A written report.
+
+    Attributes:
+        families: tuple of `comparison.Family`: all its numbers.
+        files: tuple of paths, report.html first.
+    """
+
+    families: tuple
+    files: tuple
+
+
+def write_report(
+    runs_folder, output=None, baseline=None, show=True, console=None
+):
+    """Writes report.html, table.md, table.csv, table.tex, calibration.csv.
+
+    Args:
+        runs_folder: the experiment, as `examples/compare_losses.py` wrote it.
+        output: folder of the report; `runs_folder`/report by default.
+        baseline: loss that the others are compared with. By default "ce", or
+            the first loss where that was not run.
+        show: print the tables and where the files are.
+        console: `rich.console.Console` to print on, or None for a new one.
+
+    Returns:
+        A `Report`.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if it holds no finished run, one that cannot be read, or
+            none of the baseline.
+        OSError: if the report cannot be written.
+        ImportError: without SciPy, Matplotlib, Jinja2 or Rich.
+    """
+    runs_folder = pathlib.Path(runs_folder)
+    console = console or require("rich.console").Console(quiet=not show)
+    records = read_records(runs_folder)
+    if not records:
+        begun = len(list(runs_folder.glob("*/config.json")))
+        raise ValueError(
+            f"There is no finished run in {runs_folder} ({begun} begun): a "
+            "report needs at least one. Run examples/compare_losses.py with "
+            "this folder as --output first"
+        )
+    output = runs_folder / "report" if output is None else pathlib.Path(output)
+    # Before the work, which would be lost.
+    output.mkdir(parents=True, exist_ok=True)
+    with _progress(console) as on_run:
+        families = compare(records, baseline, on_run)
+    written = {
+        "report.html": to_html(families),
+        "table.md": to_markdown(families),
+        "table.csv": tables.to_csv(_of_groups(families, tables.error_table)),
+        "table.tex": to_latex(families),
+        "calibration.csv": tables.to_csv(
+            _of_groups(families, tables.calibration_table)
+        ),
+    }
+    for name, text in written.items():
+        (output / name).write_text(text, encoding="utf-8", newline="\n")
+    report = Report(families, tuple(output / name for name in written))
+    print_report(report, console)
+    return report
+
+
+def print_report(report, console):
+    """Prints tables, verdicts and paths on a `rich.console.Console`."""
+
+    def say(text="", **options):
+        console.print(text, markup=False, highlight=False, **options)
+
+    def show(table):
+        if table is not None:
+            console.print(tables.to_rich(table, console.width))
+
+    for family in report.families:
+        if len(family.groups) > 1:
+            show(tables.rate_table(family))
+            say("* lowest of its loss, chosen on the test set: optimistic.\n")
+        for group in family.groups:
+            show(tables.error_table(group))
+            show(tables.fold_table(group))
+            if any(c.shown for c in group.comparisons):
+                say("* p < 0.05 after Holm's correction.\n")
+            for c in group.comparisons:
+                say(verdict(c))
+            for note in group.notes:
+                say(f"Note: {note}")
+            say()
+            show(tables.calibration_table(group))
+    show(tables.diverged_table(report.families))
+    say("Written:")
+    for path in report.files:
+        say(f"  {path}", soft_wrap=True)
+
+
+def to_markdown(families):
+    """All tables and verdicts, with what they were made from."""
+    parts = [f"# {tables.escape_markdown(_title(families))}", ""]
+    for name, values in facts(families):
+        text = "; ".join(tables.escape_markdown(value) for value in values)
+        parts.append(f"- **{name}:** {text}")
+    for command in _commands(_records(families)):
+        parts += ["", textwrap.indent(command, "    ")]
+    parts += ["", "## What the numbers support", ""]
+    parts += [
+        f"- {tables.escape_markdown(f'{title}: {sentence}')}"
+        for title, sentence in verdicts(families)
+    ]
+    parts += ["", "## Tables", ""]
+    text = "\n".join(parts)
+    return "\n".join(
+        [text, *map(tables.to_markdown, tables.all_tables(families))]
+    )
+
+
+def to_latex(families):
+    """All tables as a file for \\input."""
+    head = "% Needs \\usepackage{booktabs} and \\usepackage{graphicx}.\n\n"
+    return head + "\n".join(map(tables.to_latex, tables.all_tables(families)))
+
+
+def to_html(families):
+    """The whole report as one page that needs nothing else."""
+    jinja2 = require("jinja2", "experiments")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        # Class names and paths are anyone's; only our own SVG is not escaped.
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    styles = figures.loss_styles(families)
+    embed = _Embedder(require("markupsafe", "experiments").Markup)
+    page = environment.get_template("report.html.jinja").render(
+        title=_title(families),
+        facts=facts(families),
+        commands=_commands(_records(families)),
+        lead=_lead(families),
+        styles=styles,
+        labels={loss: loss_label(loss) for loss in styles},
+        sections=[_family_section(f, styles, embed) for f in families],
+        diverged=tables.diverged_table(families),
+    )
+    return page + "\n"
+
+
+def verdicts(families):
+    """Pairs of a group's title and a sentence on one of its losses."""
+    return [
+        (group.title, verdict(c))
+        for family in families
+        for group in family.groups
+        for c in group.comparisons
+    ]
+
+
+def _lead(families):
+    """The verdicts in full for one group, else a line for each group."""
+    groups = [group for family in families for group in family.groups]
+    if len(groups) == 1:
+        return [("", verdict(c)) for c in groups[0].comparisons]
+    return [(group.title, short_verdict(group)) for group in groups]
+
+
+def facts(families):
+    """What was run, on what and with what: pairs of a name and its values."""
+    records = _records(families)
+    results = [r.result for r in records]
+    losses = dict.fromkeys(loss for f in families for loss in f.losses)
+    found = [
+        ("Data", _distinct(_data_text(r["dataset"]) for r in results)),
+        ("Network", _distinct(_network_text(r) for r in records)),
+        ("Losses", [_loss_text(loss) for loss in losses]),
+        ("Seeds", [_seeds_text({r.config.seed for r in records})]),
+        *_folds(records),
+        ("Training", _distinct(_recipe_text(r.config) for r in records)),
+        ("Learning rate", [_rates_text(records)]),
+        ("Device", _distinct(_device_text(r) for r in results)),
+        ("Precision", _distinct(r["precision"] for r in results)),
+        ("Software", _distinct(_versions_text(r) for r in results)),
+        ("Time", [_time_text(results)]),
+        ("Date", [_dates_text(results)]),
+    ]
+    return found
+
+
+def _folds(records):
+    folds = {r.config.fold for r in records} - {None}
+    if not folds:
+        return []
+    return [("Folds", [listed([str(k) for k in sorted(folds)])])]
+
+
+class _Embedder:
+    """Marks SVG as safe, with ids that no other figure of the page has."""
+
+    def __init__(self, markup):
+        self.markup, self.count = markup, 0
+
+    def __call__(self, figure):
+        if figure is None:
+            return None
+        self.count += 1
+        svg = re.sub(
+            r'(\bid="|url\(#|href="#)', rf"\g<1>f{self.count}-", figure.svg
+        )
+        return dataclasses.replace(figure, svg=self.markup(svg))
+
+
+def _family_section(family, styles, embed):
+    return dict(
+        title=family.title,
+        rate_table=tables.rate_table(family),
+        rate_figure=embed(figures.rate_figure(family, styles)),
+        groups=[_group_section(g, styles, embed) for g in family.groups],
+    )
+
+
+def _group_section(group, styles, embed):
+    errors = tables.error_table(group)
+    main = [
+        figures.error_curves(group, styles),
+        figures.seed_strip(group, styles),
+        figures.differences(group, styles),
+    ]
+    reliability = [figures.reliability(group, m, styles) for m in METHODS]
+    names = _class_names(group)
+    confusions, confused = [], None
+    if len(names) > figures.MOST_CLASSES:
+        confused = figures.confused_pairs(group, names)
+    elif len(names):
+        confusions = figures.confusion_matrices(group, names)
+    return dict(
+        title=group.title,
+        # The page shows what needs care apart from how the table was made.
+        errors=dataclasses.replace(
+            errors,
+            notes=tuple(n for n in errors.notes if n not in group.notes),
+        ),
+        notes=group.notes,
+        verdicts=[verdict(c) for c in group.comparisons],
+        figures=[embed(f) for f in main if f],
+        folds=tables.fold_table(group),
+        further=tables.further_table(group),
+        calibration=tables.calibration_table(group),
+        reliability=[embed(f) for f in reliability if f],
+        confusions=[embed(f) for f in confusions],
+        confused=confused,
+        disagreements=_disagreements(group),
+    )
+
+
+def _disagreements(group):
+    found = figures.disagreements(group)
+    return found and (pair_text(found[0]), found[1])
+
+
+def _class_names(group):
+    for result in group.losses:
+        for record in result.records:
+            if record.config.pair in result.evaluations:
+                return record.data()["class_names"]
+    return []
+
+
+def _progress(console):
+    """A context that gives a function (done, total), a bar on a terminal."""
+    progress = require("rich.progress", "experiments").Progress(
+        console=console,
+        transient=True,
+        disable=not console.is_terminal or console.quiet,
+    )
+
+    class Shown:
+        def __enter__(self):
+            progress.start()
+            task = progress.add_task("Reading runs", total=None)
+
+            def on_run(done, total):
+                progress.update(task, completed=done, total=total)
+
+            return on_run
+
+        def __exit__(self, *error):
+            progress.stop()
+
+    return Shown()
+
+
+def _of_groups(families, make):
+    made = [make(group) for family in families for group in family.groups]
+    return [table for table in made if table is not None]
+
+
+def _records(families):
+    return [r for f in families for group in f.groups for r in group.records]
+
+
+def _title(families):
+    losses = dict.fromkeys(loss for f in families for loss in f.losses)
+    where = dict.fromkeys(
+        f"{f.config.network} on {f.config.dataset}" for f in families
+    )
+    names = listed([loss_label(loss) for loss in losses])
+    return f"{names}: {listed(list(where))}"
+
+
+def _distinct(texts):
+    return sorted(set(texts))
+
+
+def _data_text(dataset):
+    parts = [f"{dataset['train']:,} training"]
+    if dataset["held_out"]:
+        parts.append(f"{dataset['held_out']:,} held-out")
+    parts.append(f"{dataset['test']:,} test images")
+    return (
+        f"{dataset['name']}: {listed(parts)}, {dataset['classes']:,} classes "
+        f"(fingerprint {dataset['fingerprint']})"
+    )
+
+
+def _loss_text(loss):
+    name, parameters = parse_loss(loss)
+    if name == "ce":
+        return "CE: cross-entropy"
+    if name == "nllr":
+        parameters = {"alpha": 0.0, "beta": 1.0}
+    values = ", ".join(f"{key} {v:g}" for key, v in parameters.items())
+    return f"{loss_label(loss)}: {LOSS_NAMES[name]}, {values}"
+
+
+def _network_text(record):
+    network, weights = record.result["network"], record.config.weights
+    start = "" if weights == "none" else f", from weights {weights}"
+    return f"{network['name']}, {network['parameters']:,} parameters{start}"
+
+
+def _recipe_text(config):
+    values = dataclasses.asdict(config.recipe)
+    del values["learning_rate"]  # Has a line of its own.
+    values = {"recipe": values.pop("name"), **values}
+    values["train_limit"] = config.train_limit
+    values["test_limit"] = config.test_limit
+    if config.reader != "memory":  # Image files.
+        values["reader"] = config.reader
+        values["crop_to_box"] = config.crop_to_box
+    return ", ".join(
+        f"{name.replace('_', ' ')} {_value_text(value)}"
+        for name, value in values.items()
+        if value not in (None, ())
+    )
+
+
+def _value_text(value):
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _rates_text(records):
+    rates = sorted({r.config.recipe.learning_rate for r in records})
+    return ", ".join(f"{rate:g}" for rate in rates)
+
+
+def _seeds_text(seeds):
+    seeds = sorted(seeds)
+    first, last = seeds[0], seeds[-1]
+    if len(seeds) > 2 and seeds == list(range(first, last + 1)):
+        return f"{first} to {last}"
+    return ", ".join(map(str, seeds))
+
+
+def _device_text(result):
+    count = result["devices"]
+    return f"{count} \N{MULTIPLICATION SIGN} {result['device']}"
+
+
+def _versions_text(result):
+    versions = (f"{k} {v}" for k, v in sorted(result["versions"].items()))
+    return f"backend {result['backend']}; {', '.join(versions)}"
+
+
+def _time_text(results):
+    seconds = sum(r["wall_seconds"] for r in results)
+    rates = [r["images_per_second"] for r in results if r["images_per_second"]]
+    text = f"{_duration(seconds)} for {counted(len(results), 'run')}"
+    if rates:
+        text += f", {np.median(rates):,.0f} images/s (median)"
+    return text
+
+
+def _duration(seconds):
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _dates_text(results):
+    days = sorted({r["date"][:10] for r in results})
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+
+
+def _commands(records):
+    commands = (tuple(r.result["command"]) for r in records)
+    return [shlex.join(c) for c in dict.fromkeys(commands) if c]

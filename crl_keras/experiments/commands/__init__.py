@@ -1,0 +1,1 @@
+"""What the scripts of examples/ and the command `crl-keras` do."""

@@ -1,0 +1,1 @@
+"""Data sets: in memory, in image files, or streamed by TensorFlow Datasets."""

@@ -1,0 +1,1 @@
+"""Pure functions of arrays: statistics over runs, scores of predictions."""

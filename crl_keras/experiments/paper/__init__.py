@@ -1,0 +1,1 @@
+"""The tables and figures of the CRL paper (arXiv:1912.11642v2)."""

@@ -1,0 +1,319 @@
+"""What a rerun costs: device hours, from measured images a second.
+
+rates.csv has what was measured, with the command. A network that was not is
+estimated from the one on that device whose multiplications are nearest in
+number, in inverse proportion to them. Imports no backend unless it measures.
+"""
+
+import collections
+import csv
+import dataclasses
+import math
+import pathlib
+import time
+
+from crl_keras.experiments.runs.backbones import check_backbone
+
+RATES = pathlib.Path(__file__).parent / "rates.csv"
+
+# Millions of multiplications and additions of one image, forwards, and the
+# side in pixels that they are for.
+MACS = {
+    "logistic": (0.00784, 28),
+    "mlp": (0.2688, 28),
+    "zhu2018": (20.74, 32),
+    "resnet20": (40.55, 32),
+    "resnet34": (72.8, 32),
+    "resnet50": (81.4, 32),
+    "resnet101": (157.2, 32),
+    "resnet34_w64": (1159.4, 32),
+    "resnet50_w64": (1297.8, 32),
+    "resnet101_w64": (2510.0, 32),
+    "resnet164": (247.6, 32),
+    "vgg16": (313.2, 32),
+    "vgg19": (398.1, 32),
+    "densenet40": (264.8, 32),
+    "mobilenetv2": (91.2, 32),
+    "backbone/resnet18": (1814, 224),
+    "backbone/resnet34": (3664, 224),
+    "backbone/resnet50": (4089, 224),
+    "backbone/resnet101": (7801, 224),
+    "backbone/resnet152": (11514, 224),
+}
+# A test image is only computed forwards.
+TRAINING_OF_TEST = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Rate:
+    """A measured speed of training, a row of rates.csv.
+
+    Attributes:
+        network: Our name of it.
+        image_size: Side of the images, pixels.
+        batch_size: Images a step.
+        precision: Keras dtype policy.
+        backend: Of Keras.
+        device: What it calls itself.
+        images_per_second: Of training.
+        date: Year, month and day.
+        command: What measured it.
+    """
+
+    network: str
+    image_size: int
+    batch_size: int
+    precision: str
+    backend: str
+    device: str
+    images_per_second: float
+    date: str
+    command: str
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Rate))
+
+
+def read_rates(path=None):
+    """All measured rates, tuple of `Rate`, of rates.csv or another such file.
+
+    Raises ValueError for a file of other columns, FileNotFoundError for none.
+    """
+    path = RATES if path is None else pathlib.Path(path)
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    if not rows or tuple(rows[0]) != FIELDS:
+        raise ValueError(
+            f"Expected the columns {', '.join(FIELDS)} in {path}. "
+            f"Received: {', '.join(rows[0]) if rows else 'an empty file'}"
+        )
+    kinds = [field.type for field in dataclasses.fields(Rate)]
+    rates = {}
+    for number, row in enumerate(rows[1:], 2):
+        try:
+            rate = Rate(*(k(v) for k, v in zip(kinds, row, strict=True)))
+        except ValueError as error:
+            raise ValueError(
+                f"Expected the {len(FIELDS)} values of a rate in line {number} "
+                f"of {path}. Received: {','.join(row)}"
+            ) from error
+        # What is measured again takes the place of what was.
+        what = dataclasses.replace(
+            rate, batch_size=0, images_per_second=0, date="", command=""
+        )
+        rates[what] = rate
+    return tuple(rates.values())
+
+
+def choose_device(rates, device=None):
+    """The device of the most measurements, or the one of that name.
+
+    Of several backends and precisions on it, the one of most measurements.
+
+    Args:
+        rates: Tuple of `Rate`.
+        device: A part of its name, in any case, or None.
+
+    Returns:
+        `(name, rates)`, its name and the rates measured on it.
+
+    Raises:
+        ValueError: Nothing was measured on such a device.
+    """
+    by_device = {}
+    for rate in rates:
+        by_device.setdefault(rate.device, []).append(rate)
+    found = {
+        name: of_device
+        for name, of_device in by_device.items()
+        if device is None or device.lower() in name.lower()
+    }
+    if not found:
+        raise ValueError(
+            f"Expected a device of {', '.join(by_device) or 'none'}. "
+            f"Received: {device!r}, on which nothing was measured: measure it "
+            "with: python examples/reproduce.py measure"
+        )
+    name = max(found, key=lambda name: len(found[name]))
+    settings = collections.defaultdict(list)
+    for rate in found[name]:
+        settings[rate.backend, rate.precision].append(rate)
+    return name, tuple(max(settings.values(), key=len))
+
+
+def measured_size(network, image_size=None):
+    """Side in pixels of the images that a network is measured on.
+
+    Raises ValueError for an unknown network, or a side that is not its own.
+
+    >>> measured_size("resnet34"), measured_size("keras_hub/resnet50", 448)
+    (32, 448)
+    """
+    library, _, name = network.rpartition("/")
+    if (f"backbone/{name}" if library else network) not in MACS:
+        small = [key for key in MACS if "/" not in key]
+        large = [key.partition("/")[2] for key in MACS if "/" in key]
+        raise ValueError(
+            f"Expected a network of {', '.join(small)}, or a backbone such as "
+            f"keras_hub/NAME with {', '.join(large)}. Received: {network!r}"
+        )
+    if library:
+        check_backbone(network)
+        if image_size is not None and image_size < 1:
+            raise ValueError(
+                f"Expected a side of at least 1 pixel. Received: {image_size}"
+            )
+        return image_size or MACS[f"backbone/{name}"][1]
+    size = MACS[network][1]
+    if image_size not in (None, size):
+        raise ValueError(
+            f"Expected no size of images for {network}, which takes {size} "
+            f"pixels a side. Received: {image_size}"
+        )
+    return size
+
+
+def multiplications(network, image_size=None):
+    """Millions of multiplications of a network, for images of that side.
+
+    >>> multiplications("resnet34"), multiplications("resnet34", 64)
+    (72.8, 291.2)
+    """
+    library, _, name = network.rpartition("/")
+    macs, size = MACS[f"backbone/{name}" if library else name]
+    return macs * ((image_size or size) / size) ** 2
+
+
+def images_per_second(rates, network, image_size=None):
+    """Speed of training a network on the device of the rates.
+
+    Returns `(rate, measured)`: images a second, and whether that network was
+    measured itself.
+    """
+    macs = multiplications(network, image_size)
+    size = image_size or MACS.get(network, (0, 32))[1]
+    for rate in rates:
+        if (rate.network, rate.image_size) == (network, size):
+            return rate.images_per_second, True
+
+    def distance(rate):
+        other = multiplications(rate.network, rate.image_size)
+        return abs(math.log(other / macs))
+
+    nearest = min(rates, key=distance)
+    other = multiplications(nearest.network, nearest.image_size)
+    return nearest.images_per_second * other / macs, False
+
+
+def _images(config, sizes):
+    """Images that a run trains on, over its epochs; a tested one is a third."""
+    train, test = sizes[config.dataset]
+    train = min(train, config.train_limit or train)
+    test = min(test, config.test_limit or test)
+    return config.recipe.epochs * (train + test / TRAINING_OF_TEST)
+
+
+def run_hours(config, sizes, rates):
+    """Hours that one run takes on the device of the rates.
+
+    Args:
+        config: `RunConfig`; its data set is a key of `sizes`.
+        sizes: Dict from a data set to its numbers of training and test images.
+        rates: Tuple of `Rate` of one device.
+
+    Returns:
+        `(hours, measured)`, with whether its network was measured itself.
+    """
+    rate, measured = images_per_second(
+        rates, config.network, config.recipe.image_size
+    )
+    return _images(config, sizes) / rate / 3600, measured
+
+
+def run_operations(config, sizes):
+    """Floating-point operations of one run, which no device changes.
+
+    Args:
+        config: `RunConfig`; its data set is a key of `sizes`.
+        sizes: Dict from a data set to its numbers of training and test images.
+
+    Returns:
+        Their number, a float: two for a multiplication and its addition, three
+        forward passes for a trained image and one for a tested one.
+    """
+    macs = multiplications(config.network, config.recipe.image_size)
+    return 2e6 * macs * TRAINING_OF_TEST * _images(config, sizes)
+
+
+def measure(
+    network, batch_size=256, steps=20, precision="float32", image_size=None
+):
+    """Measures how fast a network trains here, on random images.
+
+    Compilation and the first steps are not counted.
+
+    Args:
+        network: A key of `crl_keras.networks.NETWORKS`, or "LIBRARY/NAME" of
+            a backbone, as `build_backbone` takes it; of random weights.
+        batch_size: Images a step.
+        steps: Steps timed, at least 1.
+        precision: Keras dtype policy.
+        image_size: Side of the images of a backbone, pixels; None for 224.
+            Other networks have one size.
+
+    Returns:
+        `Rate`, with an empty command.
+
+    Raises:
+        ValueError: A network of which `MACS` knows nothing, or a side that is
+            not its own.
+        ImportError: The library of the backbone is not installed.
+    """
+    import datetime
+
+    import keras
+    import numpy as np
+
+    from crl_keras.experiments.data.named import Dataset
+    from crl_keras.experiments.data.named import Split
+    from crl_keras.experiments.devices import device_name
+    from crl_keras.experiments.runs.config import RunConfig
+    from crl_keras.experiments.runs.feeds import make_feed
+    from crl_keras.experiments.runs.recipes import get_recipe
+    from crl_keras.experiments.runs.training import build_model
+
+    size = measured_size(network, image_size)
+    rng = np.random.default_rng(0)
+    shape = (batch_size, size, size, 1 if size == 28 else 3)
+    images = rng.integers(256, size=shape, dtype=np.uint8)
+    classes = min(10, batch_size)
+    split = Split(images, np.arange(batch_size) % classes)
+    dataset = Dataset("random", split, split, [*map(str, range(classes))])
+    recipe = get_recipe("paper", batch_size=batch_size, epochs=1)
+    backend = keras.backend.backend()
+    config = RunConfig("random", network, "crl", recipe, 0, backend=backend)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        model, _, _ = build_model(config, make_feed(dataset, recipe))
+        for _ in range(3):
+            model.train_on_batch(split.images, split.labels)
+        started = time.perf_counter()
+        for _ in range(steps):
+            # It returns numbers, and so waits for the device.
+            model.train_on_batch(split.images, split.labels)
+        seconds = time.perf_counter() - started
+    finally:
+        keras.config.set_dtype_policy(policy)
+        keras.backend.clear_session()
+    return Rate(
+        network,
+        size,
+        batch_size,
+        precision,
+        backend,
+        device_name(),
+        round(steps * batch_size / seconds, 1),
+        datetime.date.today().isoformat(),
+        "",
+    )

@@ -1,0 +1,1 @@
+"""Runs: what one is, how it trains, and what it leaves behind."""

@@ -1,0 +1,529 @@
+"""What `fit` and `predict` read of a data set, in memory, in files or of TFDS.
+
+A feed turns a data set and a recipe into batches of uint8 images
+`[batch, H, W, C]` and labels. The batches of an epoch, their order and their
+crops depend on the seed and the number of the epoch alone: that makes losses
+comparable, and a run resumable.
+"""
+
+import concurrent.futures
+import functools
+import hashlib
+import math
+import os
+
+import numpy as np
+
+from crl_keras.experiments._optional import require
+from crl_keras.experiments.data import named as datasets
+from crl_keras.experiments.data.crops import Crop
+from crl_keras.experiments.data.crops import decoded
+from crl_keras.experiments.data.image_files import FileDataset
+from crl_keras.experiments.data.sources import unreadable
+from crl_keras.experiments.data.streams import TfdsSet
+from crl_keras.experiments.devices import leave_gpus_to_backend
+
+TEST_BATCH_PIXELS = 2**22  # Of a test batch: 1,000 images of 64 x 64.
+TEST_BATCH = 1000
+THUMBNAILS = 2000
+THUMBNAIL_SIZE = 96
+THUMBNAIL_BYTES = 2**25
+
+
+def make_feed(dataset, recipe, seed=0, reader="pillow"):
+    """Makes the feed of a data set.
+
+    Args:
+        dataset: `Dataset`, `FileDataset` or `TfdsSet`.
+        recipe: `Recipe`: batch size, size of the images, crops, mixing.
+        seed: Integer >= 0, of order, crops and mixing.
+        reader: For a `FileDataset`: "pillow", the default, or "tf.data".
+
+    Returns:
+        `Feed`.
+
+    Raises:
+        ValueError: The recipe gives no size for images of many sizes, or one
+            for images in memory, which keep theirs.
+    """
+    if isinstance(dataset, TfdsSet):
+        return _TfdsFeed(dataset, recipe, seed)
+    if isinstance(dataset, FileDataset):
+        kinds = {"pillow": _PillowFeed, "tf.data": _TensorFlowFeed}
+        return kinds[reader](dataset, recipe, seed)
+    return _MemoryFeed(dataset, recipe, seed)
+
+
+class Feed:
+    """Batches of one data set for one recipe and seed.
+
+    Attributes:
+        dataset: What is read.
+        recipe: `Recipe`.
+        seed: Integer.
+        input_shape: `(height, width, channels)` of the images.
+        crop: `Crop` that they are cut out with, or None where they are whole.
+        step_size: Images a step: of a batch that is accumulated, a part.
+    """
+
+    crop = None
+
+    def __init__(self, dataset, recipe, seed):
+        self.dataset, self.recipe, self.seed = dataset, recipe, seed
+        self.input_shape = self._input_shape()
+        self.step_size = recipe.batch_size // recipe.accumulate
+
+        if not self.steps:
+            raise ValueError(
+                "Expected at least one whole batch of training images to "
+                f"accumulate. Received: batch_size={recipe.batch_size} for "
+                f"{self.size('train')} images; lower it, or leave out "
+                "--accumulate (accumulate=)"
+            )
+
+    @property
+    def steps(self):
+        """Steps of an epoch; of batches that are accumulated, of whole ones.
+
+        A group of parts that goes on in the next epoch would mix the two.
+        """
+        accumulate = self.recipe.accumulate
+        if accumulate > 1:
+            batches = self.size("train") // self.recipe.batch_size
+            return batches * accumulate
+        return math.ceil(self.size("train") / self.step_size)
+
+    def batch_sizes(self):
+        """All sizes of batches that training and tests see, a sorted list."""
+        sizes, step = set(), self.step_size
+        rest = self.size("train") - (self.steps - 1) * step
+        sizes.update({min(step, rest)}, {step} if self.steps > 1 else ())
+        for split in ("test", "held_out"):
+            size, most = self.size(split), self._test_batch()
+            sizes.update({most} if size >= most else (), {size % most} - {0})
+        return sorted(sizes)
+
+    def _length(self, split, epoch):
+        if epoch is not None:
+            return self.steps
+        return math.ceil(self.size(split) / self._test_batch())
+
+    def size(self, split):
+        """Images of "train", "test" or "held_out"; 0 for what there is not."""
+        part = getattr(self.dataset, split)
+        return 0 if part is None else len(part)
+
+    def labels(self, split):
+        """Labels of a split in order, int32 `[N]`."""
+        return getattr(self.dataset, split).labels
+
+    def training(self, epoch=0):
+        """`keras.utils.PyDataset` whose first epoch is number `epoch`."""
+        return self._batches("train", epoch)
+
+    def for_fit(self, epoch=0):
+        """The arguments of `fit` for training from number `epoch` on, a dict.
+
+        On TensorFlow a `tf.data.Dataset` without end, with the same batches.
+        """
+        batches = self.training(epoch)
+        if not _on_tensorflow():
+            return {"x": batches}
+        # On every backend `fit` ends an epoch before the first.
+        dataset = _tensorflow_dataset(batches, (epoch + 1) * self.steps)
+        return {"x": dataset, "steps_per_epoch": self.steps}
+
+    def for_predict(self, split):
+        """What `predict`, and `fit` as `validation_data`, read of a split.
+
+        All of it in its order, not augmented.
+        """
+        batches = self.ordered(split)
+        if not _on_tensorflow():
+            return batches
+        return _tensorflow_dataset(batches, 0, len(batches))
+
+    def ordered(self, split):
+        """`keras.utils.PyDataset` over a split in its order, not augmented."""
+        return self._batches(split, None)
+
+    def statistics(self):
+        """Mean and deviation of each channel over training, in units of 1.
+
+        Of images that are cropped, the middle is taken.
+        """
+        parts = (images for images, _ in self.ordered("train"))
+        return datasets.statistics_of(parts, self.input_shape[-1])
+
+    def thumbnails(self):
+        """uint8 `[M, h, w, C]`: the first images of the test set, made small
+        if they are large."""
+        size = min(max(self.input_shape[:2]), THUMBNAIL_SIZE)
+        bytes_each = size**2 * self.input_shape[2]
+        count = max(1, min(THUMBNAILS, THUMBNAIL_BYTES // bytes_each))
+        parts, kept = [], 0
+        for images, _ in self.ordered("test"):
+            parts.append(_shrunk(images[: count - kept], size))
+            kept += len(parts[-1])
+            if kept >= count:
+                break
+        return np.concatenate(parts)
+
+    def _crop(self):
+        recipe = self.recipe
+        if recipe.image_size is None:
+            raise ValueError(
+                f"The images of {self.dataset.name} have many sizes, and the "
+                f"recipe {recipe.name!r} gives none: choose one with "
+                "--image-size (image_size=)"
+            )
+        return Crop(
+            recipe.image_size,
+            recipe.crop,
+            recipe.resize_ratio,
+            recipe.keep_aspect,
+        )
+
+    def _test_batch(self):
+        pixels = math.prod(self.input_shape[:2])
+        return max(1, min(TEST_BATCH, TEST_BATCH_PIXELS // pixels))
+
+    def _batch_size(self, epoch):
+        return self._test_batch() if epoch is None else self.step_size
+
+    def _order(self, epoch):
+        return np.random.default_rng([self.seed, epoch]).permutation(
+            self.size("train")
+        )
+
+    def _draws(self, epoch):
+        """Four numbers in [0, 1) for the crop of each image."""
+        rng = np.random.default_rng([self.seed, epoch, 1])
+        return rng.random((self.size("train"), 4), np.float32)
+
+    def _finished(self, images, labels, epoch, step):
+        """Labels of the kind that the loss takes; mixed images in training."""
+        if not self.recipe.soft_labels:
+            return images, labels
+        labels = np.eye(self.dataset.classes, dtype=np.float32)[labels]
+        if epoch is None:
+            return images, labels
+        return _mixed(self.recipe, images, labels, [self.seed, epoch, step])
+
+
+def _on_tensorflow():
+    import keras
+
+    return keras.backend.backend() == "tensorflow"
+
+
+def _tensorflow_dataset(batches, first, stop=None):
+    """The batches of a PyDataset from number `first` on, over all epochs.
+
+    Keras itself would make a generator of TensorFlow of a PyDataset, which
+    tunes itself.
+    """
+    tf = require("tensorflow", "tensorflow")
+    specs = [
+        tf.TensorSpec((None, *value.shape[1:]), value.dtype)
+        for value in batches[0]
+    ]
+
+    def batch(number):
+        epoch, i = divmod(int(number), len(batches))
+        if batches.epoch not in (None, epoch):
+            batches.begin(epoch)
+        return batches[i]
+
+    def tensors(number):
+        found = tf.numpy_function(
+            batch, [number], [spec.dtype for spec in specs]
+        )
+        return tuple(map(tf.ensure_shape, found, [s.shape for s in specs]))
+
+    numbers = tf.data.Dataset.range(first, stop or tf.int64.max)
+    return _not_tuned(numbers.map(tensors).prefetch(2))
+
+
+def _not_tuned(pipeline):
+    """A pipeline of TensorFlow whose iterators are freed at once.
+
+    With TensorFlow 2.21, whoever frees the iterator of a pipeline that tunes
+    itself may wait for the thread that does it, which sleeps for ever longer:
+    an epoch of 20 s was followed by a wait of 4 to 20 s.
+    """
+    tf = require("tensorflow", "tensorflow")
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return pipeline.with_options(options)
+
+
+def _mixed(recipe, images, labels, seed):
+    """MixUp and CutMix by Keras's layers, from a seed of the batch."""
+    import keras
+
+    digest = hashlib.sha256(repr(seed).encode()).digest()
+    seed = int.from_bytes(digest[:4], "big") >> 2
+    layers = []
+    if recipe.mixup:
+        layers.append(
+            keras.layers.MixUp(recipe.mixup, seed=seed, dtype="float32")
+        )
+    if recipe.cutmix:
+        # Of a single number Keras would draw the parameter from 0 to it.
+        alpha = (recipe.cutmix, recipe.cutmix)
+        layers.append(keras.layers.CutMix(alpha, seed=seed, dtype="float32"))
+    if not layers:
+        return images, labels
+    # As is usual, where both are asked for, half of the batches get each.
+    layer = layers[seed % len(layers)]
+    mixed = layer({"images": images.astype(np.float32), "labels": labels})
+    images, labels = (
+        keras.ops.convert_to_numpy(mixed[name]) for name in ("images", "labels")
+    )
+    return np.clip(np.rint(images), 0, 255).astype(np.uint8), labels
+
+
+def _shrunk(images, size):
+    if max(images.shape[1:3]) <= size:
+        return images
+    pillow = require("PIL.Image")
+    scale = size / max(images.shape[1:3])
+    shape = [max(1, round(side * scale)) for side in images.shape[2:0:-1]]
+    small = [
+        np.asarray(pillow.fromarray(image.squeeze()).resize(shape))
+        for image in images
+    ]
+    return np.stack(small).reshape(len(images), *shape[::-1], images.shape[-1])
+
+
+class _IndexedFeed(Feed):
+    """Any batch can be made by itself."""
+
+    threads = 0  # That make batches ahead, or none.
+
+    def _batches(self, split, epoch):
+        import keras
+
+        feed = self
+        batch_size = self._batch_size(epoch)
+
+        class Batches(keras.utils.PyDataset):
+            def __init__(self):
+                # Not Keras's own `workers`: on PyTorch, Keras 3.15 loses the
+                # first batch of a PyDataset with workers, to see its shape.
+                super().__init__()
+                self.ahead = {}
+                self.begin(epoch)
+
+            def begin(self, epoch):
+                concurrent.futures.wait(self.ahead.values())
+                self.epoch, self.ahead = epoch, {}
+                if epoch is not None:
+                    self.order = feed._order(epoch)
+                    self.draws = feed._draws(epoch)
+
+            def __len__(self):
+                return feed._length(split, epoch)
+
+            def __getitem__(self, i):
+                images, labels = self._read(i)
+                # Not in the threads: on PyTorch, Keras's MixUp seeds the
+                # generator that all of them share.
+                return feed._finished(images, labels, self.epoch, i)
+
+            def _read(self, i):
+                if not feed.threads:
+                    return self._make(i)
+                last = min(len(self), i + 1 + feed.threads)
+                for k in range(i, last):
+                    if k not in self.ahead:
+                        self.ahead[k] = _threads().submit(self._make, k)
+                return self.ahead.pop(i).result()
+
+            def _make(self, i):
+                chosen = slice(i * batch_size, (i + 1) * batch_size)
+                draws = None
+                if epoch is not None:
+                    chosen = self.order[chosen]
+                    draws = None if self.draws is None else self.draws[chosen]
+                return feed._take(split, chosen, draws)
+
+            def on_epoch_end(self):
+                self.begin(epoch if epoch is None else self.epoch + 1)
+
+        return Batches()
+
+
+@functools.cache
+def _threads():
+    return concurrent.futures.ThreadPoolExecutor(_PillowFeed.threads)
+
+
+class _MemoryFeed(_IndexedFeed):
+    def _input_shape(self):
+        if self.recipe.image_size is not None:
+            raise ValueError(
+                f"The images of {self.dataset.name} are in memory and keep "
+                "their size. Received: "
+                f"image_size={self.recipe.image_size}; leave it out, or "
+                "choose another recipe"
+            )
+        return self.dataset.input_shape
+
+    def statistics(self):
+        return datasets.channel_statistics(self.dataset.train)
+
+    def _draws(self, epoch):
+        return None  # Nothing is cropped here.
+
+    def _take(self, split, chosen, draws):
+        part = getattr(self.dataset, split)
+        return part.images[chosen], part.labels[chosen]
+
+
+class _PillowFeed(_IndexedFeed):
+    """Image files, decoded by threads: Pillow lets go of the interpreter."""
+
+    threads = max(2, os.cpu_count() or 1)
+
+    def _input_shape(self):
+        self.crop = self._crop()
+        return (self.crop.image_size, self.crop.image_size, 3)
+
+    def _take(self, split, chosen, draws):
+        part = getattr(self.dataset, split)
+        indices = np.arange(len(part))[chosen]
+        images = [
+            self._read(part, i, None if draws is None else draws[k])
+            for k, i in enumerate(indices)
+        ]
+        return np.stack(images), part.labels[indices]
+
+    def _read(self, part, i, draws):
+        box = None if part.boxes is None else part.boxes[i]
+        try:
+            return self.crop.read(part.paths[i], box, draws)
+        # A damaged file makes Pillow raise nearly anything.
+        except Exception as error:
+            raise unreadable(part.paths[i], error) from error
+
+
+class _PipelineFeed(Feed):
+    """Batches come one after the other, from a pipeline of TensorFlow."""
+
+    def __init__(self, dataset, recipe, seed):
+        leave_gpus_to_backend()
+        super().__init__(dataset, recipe, seed)
+
+    def _batches(self, split, epoch):
+        import keras
+
+        feed = self
+        batch_size = self._batch_size(epoch)
+
+        class Batches(keras.utils.PyDataset):
+            def __init__(self):
+                super().__init__()
+                self.begin(epoch)
+
+            def begin(self, epoch):
+                self.epoch = epoch
+                self.position, self.iterator = 0, None
+
+            def __len__(self):
+                return feed._length(split, epoch)
+
+            def __getitem__(self, i):
+                # Keras on TensorFlow looks at the first batches beforehand.
+                if self.iterator is None or i < self.position:
+                    pipeline = feed._pipeline(split, batch_size, self.epoch)
+                    self.iterator = _not_tuned(pipeline).as_numpy_iterator()
+                    self.position = 0
+                while True:
+                    images, labels = feed._next(
+                        self.iterator, split, self.epoch, self.position
+                    )
+                    self.position += 1
+                    if self.position > i:
+                        return feed._finished(images, labels, self.epoch, i)
+
+            def on_epoch_end(self):
+                self.begin(epoch if epoch is None else self.epoch + 1)
+
+        return Batches()
+
+    def _next(self, iterator, split, epoch, position):
+        return next(iterator)
+
+
+class _TensorFlowFeed(_PipelineFeed):
+    """Image files, read by TensorFlow."""
+
+    def _input_shape(self):
+        self.crop = self._crop()
+        return (self.crop.image_size, self.crop.image_size, 3)
+
+    def _pipeline(self, split, batch_size, epoch):
+        tf = require("tensorflow", "tensorflow")
+        part, crop = getattr(self.dataset, split), self.crop
+        columns = {"path": np.array(part.paths), "label": part.labels}
+        if part.boxes is not None:
+            columns["box"] = part.boxes.astype(np.float32)
+        if epoch is not None:
+            columns["draws"] = self._draws(epoch)
+            order = self._order(epoch)
+            columns = {name: value[order] for name, value in columns.items()}
+
+        # AutoGraph has nothing to convert, and warns that it cannot.
+        @tf.autograph.experimental.do_not_convert
+        def prepare(row):
+            image = crop.tensorflow_file(
+                row["path"], row.get("draws"), row.get("box")
+            )
+            return image, row["label"]
+
+        rows = tf.data.Dataset.from_tensor_slices(columns)
+        images = rows.map(
+            prepare, num_parallel_calls=os.cpu_count(), deterministic=True
+        )
+        return images.batch(batch_size).prefetch(2)
+
+    def _next(self, iterator, split, epoch, position):
+        try:
+            return next(iterator)
+        except StopIteration:
+            raise
+        # TensorFlow's error names an operation, and not the file.
+        except Exception as error:
+            tf = require("tensorflow", "tensorflow")
+            part = getattr(self.dataset, split)
+            order = range(len(part)) if epoch is None else self._order(epoch)
+            first = position * self._batch_size(epoch)
+            for i in order[first:]:
+                try:
+                    decoded(tf.io.read_file(part.paths[i]))
+                except Exception as why:
+                    raise unreadable(part.paths[i], why) from error
+            raise
+
+
+class _TfdsFeed(_PipelineFeed):
+    def _input_shape(self):
+        shape = self.dataset.image_shape
+        whole = self.dataset.box is None and None not in shape
+        if self.recipe.image_size is None and whole:
+            self.crop = None
+            return shape
+        self.crop = self._crop()
+        return (self.crop.image_size, self.crop.image_size, shape[-1])
+
+    def labels(self, split):
+        return self.dataset.labels(split)
+
+    def _pipeline(self, split, batch_size, epoch):
+        seed = None
+        if epoch is not None:
+            digest = hashlib.sha256(f"{self.seed} {epoch}".encode()).digest()
+            seed = int.from_bytes(digest[:4], "little") >> 1
+        return self.dataset.pipeline(split, batch_size, self.crop, seed)

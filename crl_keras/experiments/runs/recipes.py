@@ -1,0 +1,700 @@
+"""How networks are trained, as data: rates, schedules, augmentation, scaling.
+
+Imports no backend: reports are made from recipes on machines that have none.
+"""
+
+import dataclasses
+import hashlib
+import math
+import numbers
+
+from crl_keras.experiments.data.crops import CROPS
+
+OPTIMIZERS = ("sgd", "adam", "rmsprop")
+AUGMENTATIONS = ("none", "flip", "crop_flip", "shift_flip")
+SCALINGS = ("unit", "standardise", "backbone")
+
+
+# Fields that hold one float.
+NUMBERS = (
+    "learning_rate",
+    "decay",
+    "momentum",
+    "weight_decay",
+    "mixup",
+    "cutmix",
+    "label_smoothing",
+    "resize_ratio",
+    "head_rate",
+)
+
+
+def _check_choice(field, value, choices):
+    if value not in choices:
+        raise ValueError(
+            f"`{field}` must be one of: {', '.join(choices)}. "
+            f"Received: {field}={value!r}"
+        )
+
+
+def _integer(field, value, least=1):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, numbers.Integral)
+        or value < least
+    ):
+        raise ValueError(
+            f"`{field}` must be an integer, at least {least}. "
+            f"Received: {field}={value!r}"
+        )
+    return int(value)
+
+
+def _number(field, value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, numbers.Real)
+        or not math.isfinite(value)
+    ):
+        raise ValueError(
+            f"`{field}` must be a finite number. Received: {field}={value!r}"
+        )
+    return float(value)
+
+
+def _numbers(field, values):
+    if values is None:
+        return None
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise ValueError(
+            f"`{field}` must be a sequence of numbers. "
+            f"Received: {field}={values!r}"
+        )
+    return tuple(_number(field, value) for value in values)
+
+
+def _boolean(field, value):
+    if not isinstance(value, bool):
+        raise ValueError(
+            f"`{field}` must be True or False. Received: {field}={value!r}"
+        )
+    return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything about a training but data, network, loss and seed.
+
+    Args:
+        name: Name of the recipe.
+        epochs: Passes over the training split, integer >= 1.
+        batch_size: Images a step, over all devices; integer >= 1.
+        learning_rate: Rate of the first step, finite and > 0.
+        optimizer: "sgd", "adam" or "rmsprop". Defaults to `"sgd"`.
+        milestones: Where the rate is divided by 10: rising fractions of the
+            training, in (0, 1). Defaults to `()`, a constant rate.
+        decay: Number >= 0: step `i`, from 0, is made with
+            `learning_rate / (1 + decay * i)`, as Keras 2 had it. Not together
+            with `milestones`. Defaults to `0.0`.
+        momentum: Of SGD, in [0, 1). Defaults to `0.0`.
+        nesterov: Whether it is Nesterov's. Defaults to `False`.
+        weight_decay: Of SGD, >= 0, coupled with the momentum as in PyTorch and
+            applied to all trainable variables. Defaults to `0.0`.
+        accumulate: Integer >= 1 that divides the batch size: gradients of so
+            many parts of a batch are averaged before a step, so that a batch
+            fits a small device. Batch normalisation sees the parts. Defaults
+            to `1`.
+        augmentation: "none", "flip" (half of the images mirrored), "crop_flip"
+            (padded by 4 black pixels, cropped at
+            random, half of the images mirrored) or "shift_flip" (shifted by up
+            to a tenth, border repeated, half of the images mirrored). Mirrored
+            digits are wrong digits. Defaults to `"none"`.
+        randaugment: Number of operations of Keras's RandAugment, drawn for
+            each batch, of a strength drawn for each image, integer
+            >= 0. Defaults to `0`.
+        mixup: Parameter of MixUp's beta distribution, in [0, 1]; 0 for none.
+            Defaults to `0.0`.
+        cutmix: The same of CutMix. With both, a batch gets the one or the
+            other. Defaults to `0.0`.
+        label_smoothing: In [0, 1). Labels are soft then, as they are with
+            MixUp or CutMix. Defaults to `0.0`.
+        image_size: Pixels a side of what is cropped out of images that lie in
+            files or are streamed, or None for images of one size, which keep
+            it. Defaults to `None`.
+        crop: "random", "random_resized" or "centre", see `Crop`. Defaults to
+            `"random"`.
+        resize_ratio: Number >= 1, see `Crop`. Defaults to 256/224.
+        keep_aspect: See `Crop`. Defaults to `True`.
+        head_rate: Number > 0: the learning rate of the last layer is so many
+            times that of the backbone. Defaults to `1.0`.
+        head_epochs: Number >= 0 of first epochs in which the last layer alone
+            learns. Batch statistics go on. Defaults to `0`.
+        freeze_backbone: Whether the last layer alone is trained, and batch
+            statistics stay. Defaults to `False`.
+        scaling: "unit" (divided by 255), "standardise" (each channel to mean
+            0 and standard deviation 1) or "backbone" (what the weights of a
+            backbone were trained with). Defaults to `"standardise"`.
+        mean: Mean of each channel for "standardise", in units of 1 (pixels
+            divided by 255), or None for that of the training split.
+        std: Standard deviation of each channel, likewise; > 0.
+        source: Where the numbers come from, one line.
+
+    Raises:
+        ValueError: A value is out of its range, or two do not fit each other.
+
+    Example:
+
+    >>> recipe = Recipe("mine", epochs=5, batch_size=64, learning_rate=0.1)
+    >>> recipe.milestones, recipe.scaling
+    ((), 'standardise')
+    """
+
+    name: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: str = "sgd"
+    milestones: tuple = ()
+    decay: float = 0.0
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    accumulate: int = 1
+    augmentation: str = "none"
+    randaugment: int = 0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    label_smoothing: float = 0.0
+    image_size: int | None = None
+    crop: str = "random"
+    resize_ratio: float = 256 / 224
+    keep_aspect: bool = True
+    head_rate: float = 1.0
+    head_epochs: int = 0
+    freeze_backbone: bool = False
+    scaling: str = "standardise"
+    mean: tuple | None = None
+    std: tuple | None = None
+    source: str = ""
+
+    def __post_init__(self):
+        _check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        _check_choice("augmentation", self.augmentation, AUGMENTATIONS)
+        _check_choice("scaling", self.scaling, SCALINGS)
+        _check_choice("crop", self.crop, CROPS)
+        for field in ("epochs", "batch_size", "accumulate"):
+            self._set(field, _integer(field, getattr(self, field)))
+        for field in ("randaugment", "head_epochs"):
+            self._set(field, _integer(field, getattr(self, field), least=0))
+        if self.image_size is not None:
+            self._set("image_size", _integer("image_size", self.image_size))
+        # Equal recipes get equal run ids: 1 and 1.0, lists and tuples.
+        for field in NUMBERS:
+            self._set(field, _number(field, getattr(self, field)))
+        for field in ("milestones", "mean", "std"):
+            self._set(field, _numbers(field, getattr(self, field)))
+        for field in ("nesterov", "keep_aspect", "freeze_backbone"):
+            self._set(field, _boolean(field, getattr(self, field)))
+        self._check_ranges()
+        self._check_channels()
+        self._check_optimizer()
+
+    def _set(self, field, value):
+        object.__setattr__(self, field, value)
+
+    def _check_ranges(self):
+        fits = {
+            "learning_rate": (self.learning_rate > 0, "> 0"),
+            "decay": (self.decay >= 0, ">= 0"),
+            "momentum": (0 <= self.momentum < 1, "in [0, 1)"),
+            "weight_decay": (self.weight_decay >= 0, ">= 0"),
+            "accumulate": (
+                self.batch_size % self.accumulate == 0,
+                f"a divisor of the batch size, {self.batch_size}",
+            ),
+            "mixup": (0 <= self.mixup <= 1, "in [0, 1]"),
+            "cutmix": (0 <= self.cutmix <= 1, "in [0, 1]"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
+            "resize_ratio": (self.resize_ratio >= 1, ">= 1"),
+            "head_rate": (self.head_rate > 0, "> 0"),
+            "milestones": (
+                self.milestones is not None
+                and all(0 < m < 1 for m in self.milestones)
+                and list(self.milestones) == sorted(set(self.milestones)),
+                "rising fractions in (0, 1), or () for none",
+            ),
+            "std": (all(s > 0 for s in self.std or ()), "> 0"),
+        }
+        for field, (fit, expected) in fits.items():
+            if not fit:
+                raise ValueError(
+                    f"`{field}` must be {expected}. "
+                    f"Received: {field}={getattr(self, field)!r}"
+                )
+
+    def _check_channels(self):
+        if self.mean is None and self.std is None:
+            return
+        received = (
+            f"Received: scaling={self.scaling!r}, mean={self.mean}, "
+            f"std={self.std}"
+        )
+        if not self.mean or len(self.mean) != len(self.std or ()):
+            raise ValueError(
+                "`mean` and `std` must both be None, or both have one number "
+                f"for each channel. {received}"
+            )
+        if self.scaling != "standardise":
+            raise ValueError(
+                f'`mean` and `std` are for scaling="standardise". {received}'
+            )
+
+    @property
+    def soft_labels(self):
+        """Whether training needs labels of more than one class."""
+        return bool(self.mixup or self.cutmix or self.label_smoothing)
+
+    def _check_optimizer(self):
+        if self.freeze_backbone and self.head_epochs:
+            raise ValueError(
+                "`freeze_backbone` trains the last layer alone in all epochs, "
+                "`head_epochs` in the first ones: choose one. "
+                f"Received: head_epochs={self.head_epochs}"
+            )
+        if self.decay and self.milestones:
+            raise ValueError(
+                "`decay` and `milestones` are two schedules, choose one. "
+                f"Received: decay={self.decay}, milestones={self.milestones}"
+            )
+        if self.nesterov and not self.momentum:
+            raise ValueError("`nesterov` needs a `momentum` > 0. Received: 0")
+        if self.optimizer != "sgd" and (self.momentum or self.weight_decay):
+            raise ValueError(
+                "`momentum` and `weight_decay` are for SGD, set them to 0 and "
+                f"`nesterov` to False. Received: optimizer={self.optimizer!r}, "
+                f"momentum={self.momentum}, weight_decay={self.weight_decay}"
+            )
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            "paper",
+            epochs=300,
+            batch_size=256,
+            learning_rate=0.1,
+            milestones=(0.5, 0.75),
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=1e-4,
+            augmentation="crop_flip",
+            source="arXiv:1912.11642, IV-A, CIFAR; scaling is not stated there",
+        ),
+        Recipe(
+            "released",
+            epochs=300,
+            batch_size=256,
+            learning_rate=0.1,
+            milestones=(0.5, 0.75),
+            momentum=0.9,
+            weight_decay=5e-4,
+            augmentation="crop_flip",
+            mean=(0.4914, 0.4822, 0.4465),
+            std=(0.2023, 0.1994, 0.2010),
+            source="main.py of guoyurong0104/CRL-code @b66d835, CIFAR-10 and "
+            "-100; it differs from the paper's text",
+        ),
+        Recipe(
+            "zhu2018",
+            epochs=100,
+            batch_size=64,
+            learning_rate=1e-4,
+            optimizer="rmsprop",
+            decay=1e-6,
+            augmentation="shift_flip",
+            scaling="unit",
+            source="examples/cifar10_cnn.py of keras-team/keras @4f2e65c385, "
+            "taken to be Zhu et al.'s (unverified); batch 64 from "
+            "arXiv:1912.11642, Table II",
+        ),
+        Recipe(
+            "short",
+            epochs=10,
+            batch_size=128,
+            learning_rate=0.02,
+            milestones=(0.5, 0.75),
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=5e-4,
+            source="our choice, for CIFAR or MNIST in minutes on a CPU; not "
+            "augmented, as few epochs overfit little and digits have no mirror",
+        ),
+        Recipe(
+            "digits",
+            epochs=20,
+            batch_size=32,
+            learning_rate=2e-3,
+            optimizer="adam",
+            source="our choice, for the 8x8 digits of scikit-learn; Adam, as "
+            "NLLR on mlp diverges with SGD at every rate that trains the rest",
+        ),
+        Recipe(
+            "mnist",
+            epochs=10,
+            batch_size=128,
+            learning_rate=0.01,
+            momentum=0.9,
+            scaling="unit",
+            source="our choice, a constant rate for logistic and mlp on "
+            "MNIST: arXiv:1912.11642, Table IV, gives none",
+        ),
+        Recipe(
+            "svhn",
+            epochs=40,
+            batch_size=64,
+            learning_rate=0.1,
+            milestones=(0.5, 0.75),
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=1e-4,
+            source="arXiv:1912.11642, IV-A, SVHN: epochs, batch, rates, no "
+            "augmentation; optimizer and weight decay are those it gives for "
+            "CIFAR, scaling is not stated",
+        ),
+        Recipe(
+            "imagenet",
+            epochs=90,
+            batch_size=256,
+            learning_rate=0.1,
+            milestones=(1 / 3, 2 / 3),
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=1e-4,
+            augmentation="flip",
+            image_size=224,
+            crop="random_resized",
+            scaling="backbone",
+            source="arXiv:1912.11642, IV-A, ImageNet: epochs, batch, rates, "
+            "one crop of 224; crops and mirroring by what it cites "
+            "(unverified), optimizer and weight decay as for CIFAR",
+        ),
+        Recipe(
+            "adience",
+            epochs=120,
+            batch_size=64,
+            learning_rate=0.01,
+            milestones=(80 / 120,),
+            momentum=0.9,
+            augmentation="flip",
+            image_size=224,
+            scaling="backbone",
+            source="arXiv:1912.11642, IV-A, Adience: SGD, batch, epochs and "
+            "rates; momentum, crop and mirroring are our choice, there is no "
+            "weight decay in it",
+        ),
+        Recipe(
+            "fine_grained",
+            epochs=180,
+            batch_size=16,
+            learning_rate=8e-4,
+            milestones=(1 / 3, 2 / 3),
+            momentum=0.9,
+            augmentation="flip",
+            image_size=448,
+            resize_ratio=512 / 448,
+            keep_aspect=False,
+            head_rate=10.0,
+            scaling="backbone",
+            source="JDAI-CV/DCL @8950816, whose setup arXiv:1912.11642, IV-A, "
+            "says to follow: optimizer, rates, 512 cut to 448; its epochs and "
+            "steps by the DCL paper (unverified), not turned",
+        ),
+        Recipe(
+            "finetune",
+            epochs=20,
+            batch_size=32,
+            learning_rate=0.01,
+            milestones=(0.5, 0.75),
+            momentum=0.9,
+            weight_decay=1e-4,
+            augmentation="flip",
+            image_size=224,
+            crop="random_resized",
+            head_rate=10.0,
+            scaling="backbone",
+            source="our choice, for any folder of images",
+        ),
+    )
+}
+
+
+def get_recipe(name, **overrides):
+    """Looks a recipe up, and changes some of its values.
+
+    Args:
+        name: A key of `RECIPES`.
+        **overrides: Fields of `Recipe` with their new values; None leaves a
+            field as it is. A new `scaling` drops the recipe's `mean` and
+            `std`, unless these are given too.
+
+    Returns:
+        `Recipe`. Its `source` is that of the recipe it is made from.
+
+    Raises:
+        ValueError: No such recipe or field, or a value out of its range.
+
+    Example:
+
+    >>> get_recipe("released", epochs=30, learning_rate=None).epochs
+    30
+    """
+    if name not in RECIPES:
+        raise ValueError(
+            f"Unknown recipe. Expected one of: {', '.join(RECIPES)}. "
+            f"Received: {name!r}"
+        )
+    fields = [field.name for field in dataclasses.fields(Recipe)]
+    unknown = sorted(set(overrides) - set(fields))
+    if unknown:
+        raise ValueError(
+            f"Unknown fields of a recipe. Expected some of: "
+            f"{', '.join(fields)}. Received: {', '.join(unknown)}"
+        )
+    changes = {k: v for k, v in overrides.items() if v is not None}
+    if "scaling" in changes:
+        changes = {"mean": None, "std": None, **changes}
+    return dataclasses.replace(RECIPES[name], **changes)
+
+
+def default_recipe(dataset, network=""):
+    """The name of the recipe for a data set when none is chosen.
+
+    Args:
+        dataset: Name of a data set, as `load_dataset` takes it.
+        network: Name of the network; a backbone, with a slash in its name,
+            takes images of another size and scale.
+
+    Returns:
+        A key of `RECIPES`: "digits", "mnist" and "adience" for these,
+        "fine_grained" for "cub" and "cars", "finetune" for what else a
+        backbone is trained on, and "short".
+
+    Example:
+
+    >>> default_recipe("digits"), default_recipe("cifar10")
+    ('digits', 'short')
+    """
+    if dataset in ("digits", "mnist"):
+        return dataset
+    if dataset in ("adience", "adience_faces"):
+        return "adience"
+    if dataset in ("cub", "cars"):
+        return "fine_grained"
+    return "finetune" if "/" in network else "short"
+
+
+def make_optimizer(recipe, steps_per_epoch):
+    """Makes the Keras optimizer of a recipe, with its schedule.
+
+    SGD is `crl_keras.optimizers.CoupledSGD`. RMSprop is that of Keras 2,
+    whose epsilon of 1e-7 stood outside of the square root.
+
+    Args:
+        recipe: `Recipe`.
+        steps_per_epoch: Integer >= 1; parts of accumulated batches count.
+
+    Returns:
+        `keras.optimizers.Optimizer`, not built yet.
+
+    Raises:
+        ValueError: `steps_per_epoch` is not an integer >= 1.
+
+    Example:
+
+    >>> optimizer = make_optimizer(get_recipe("released"), 196)
+    >>> round(float(optimizer.learning_rate), 6)
+    0.1
+    """
+    import keras
+
+    from crl_keras.optimizers import CoupledSGD
+
+    steps = _integer("steps_per_epoch", steps_per_epoch)
+    arguments = {"learning_rate": _learning_rate(recipe, steps)}
+    if recipe.accumulate > 1:
+        arguments["gradient_accumulation_steps"] = recipe.accumulate
+    if recipe.optimizer == "adam":
+        kind = keras.optimizers.Adam
+    elif recipe.optimizer == "rmsprop":
+        kind = keras.optimizers.RMSprop
+        # Keras 3 adds epsilon under the root, where 1e-7 would damp every
+        # gradient below 3e-4.
+        arguments["epsilon"] = 1e-14
+    else:
+        kind = CoupledSGD
+        arguments["momentum"] = recipe.momentum
+        arguments["nesterov"] = recipe.nesterov
+        arguments["coupled_weight_decay"] = recipe.weight_decay
+    return _with_head_rate(kind, recipe, steps)(**arguments)
+
+
+def _with_head_rate(kind, recipe, steps_per_epoch):
+    from crl_keras.optimizers import HeadRate
+
+    if recipe.head_rate == 1 and not recipe.head_epochs:
+        return kind
+    updates = recipe.head_epochs * steps_per_epoch / recipe.accumulate
+    rates = dict(head_rate=recipe.head_rate, head_updates=math.ceil(updates))
+    return type(kind.__name__, (HeadRate, kind), rates)
+
+
+def _learning_rate(recipe, steps_per_epoch):
+    from keras.optimizers import schedules
+
+    if recipe.decay:
+        # Keras's schedules count the parts of an accumulated batch as steps.
+        decay = recipe.decay / recipe.accumulate
+        return schedules.InverseTimeDecay(recipe.learning_rate, 1, decay)
+    if not recipe.milestones:
+        return recipe.learning_rate
+    steps = recipe.epochs * steps_per_epoch
+    # Steps count from 0, and Keras keeps the old rate up to its boundary
+    # inclusive: the last step of the first half is the boundary. Rounding
+    # keeps 0.14 * 50, a little above 7, from becoming 8.
+    boundaries = [
+        math.ceil(round(milestone * steps, 6)) - 1
+        for milestone in recipe.milestones
+    ]
+    rates = [
+        recipe.learning_rate / 10**count for count in range(len(boundaries) + 1)
+    ]
+    return schedules.PiecewiseConstantDecay(boundaries, rates)
+
+
+def augmentation_layers(recipe, seed):
+    """Makes the augmentation of a recipe: Keras layers for uint8 images.
+
+    They act in training alone, before the scaling. One seed gives one stream
+    of random numbers, whatever the loss; each layer has its own, and so have
+    other seeds.
+
+    Args:
+        recipe: `Recipe`.
+        seed: Integer >= 0.
+
+    Returns:
+        List of `keras.layers.Layer`, to apply in this order; may be empty.
+
+    Example:
+
+    >>> [layer.name for layer in augmentation_layers(get_recipe("paper"), 0)]
+    ['random_pad_crop', 'random_flip']
+    """
+    import keras
+
+    from crl_keras.layers import RandomPadCrop
+
+    layers = []
+    if recipe.augmentation == "crop_flip":
+        layers.append(
+            RandomPadCrop(
+                4, seed=_layer_seed(seed, "crop"), name="random_pad_crop"
+            )
+        )
+    if recipe.augmentation == "shift_flip":
+        shift = keras.layers.RandomTranslation(
+            0.1,
+            0.1,
+            fill_mode="nearest",
+            seed=_layer_seed(seed, "shift"),
+            data_format="channels_last",
+            dtype="float32",
+            name="random_translation",
+        )
+        # Keras says that it does not compile, which holds for XLA on
+        # TensorFlow; on JAX it does, and would leave all the rest uncompiled.
+        shift.supports_jit = keras.backend.backend() == "jax"
+        layers.append(shift)
+    if recipe.augmentation != "none":
+        layers.append(
+            keras.layers.RandomFlip(
+                "horizontal",
+                seed=_layer_seed(seed, "flip"),
+                data_format="channels_last",
+                dtype="float32",
+                name="random_flip",
+            )
+        )
+    if recipe.randaugment:
+        layers.append(
+            keras.layers.RandAugment(
+                value_range=(0, 255),
+                num_ops=recipe.randaugment,
+                seed=_layer_seed(seed, "randaugment"),
+                data_format="channels_last",
+                dtype="float32",
+                name="rand_augment",
+            )
+        )
+    return layers
+
+
+def _layer_seed(seed, layer):
+    """A seed of 30 bits, far from those of other seeds and layers.
+
+    Keras on PyTorch seeds its generator with seed + number of the draw: with
+    seeds 0 and 1, two layers or two runs would draw the same numbers, one draw
+    apart.
+    """
+    digest = hashlib.sha256(f"{layer} {seed}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 2
+
+
+def scaling_layer(recipe, mean=None, std=None):
+    """Makes the scaling of a recipe: pixels of 0 to 255 to float32.
+
+    Args:
+        recipe: `Recipe`.
+        mean: Mean of each channel over the training split, in units of 1
+            (pixels divided by 255). Needed for "standardise" without a mean of
+            its own, else not used.
+        std: Standard deviation, likewise. A channel with 0, which is constant,
+            is only shifted.
+
+    Returns:
+        `keras.layers.Layer`, float32 under any dtype policy.
+
+    Raises:
+        ValueError: `mean` or `std` is needed and missing, or they differ in
+            length. The layer raises it for images of other channels.
+
+    Example:
+
+    >>> layer = scaling_layer(get_recipe("digits"), mean=[0.5], std=[0.25])
+    >>> black_and_white = np.uint8([0, 255]).reshape(1, 1, 2, 1)
+    >>> print(keras.ops.convert_to_numpy(layer(black_and_white)).ravel())
+    [-2.  2.]
+    """
+    import keras
+
+    if recipe.scaling == "unit":
+        return keras.layers.Rescaling(1 / 255, dtype="float32", name="scaling")
+    if recipe.mean is not None:
+        mean, std = recipe.mean, recipe.std
+    if mean is None or std is None or len(mean) != len(std):
+        raise ValueError(
+            "The recipe standardises: `mean` and `std` of each channel of the "
+            f"training split are needed. Received: mean={mean}, std={std}"
+        )
+    # Not Rescaling, which follows Keras's global image_data_format.
+    layer = keras.layers.Normalization(
+        axis=-1,
+        mean=[255 * float(m) for m in mean],
+        variance=[(255 * float(s)) ** 2 if s else 1.0 for s in std],
+        dtype="float32",
+        name="scaling",
+    )
+    # Grey images and statistics of colours: say so, before a broadcast fails.
+    layer.input_spec = keras.layers.InputSpec(axes={-1: len(mean)})
+    return layer

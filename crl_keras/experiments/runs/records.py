@@ -1,0 +1,281 @@
+"""Runs on disk: written so that a kill at any moment loses and halves nothing.
+
+An experiment is a folder:
+
+    RUNS/
+      data/<fingerprint>.npz     test set: labels, class names, thumbnails
+      <run id>/config.json       written first
+      <run id>/history.csv       a row an epoch
+      <run id>/state.npz         what a killed run resumes from; gone when done
+      <run id>/logits.npz        `test` (N, C) and, if any, `held_out` and
+                                 `held_out_labels`
+      <run id>/result.json       written last: its existence means "done"
+
+Every file is written beside its place and renamed into it. Imports no backend.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+import uuid
+
+import numpy as np
+
+from crl_keras.experiments._optional import require
+from crl_keras.experiments.runs.config import RunConfig
+
+MEGABYTE = 2**20
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Yields a temporary path that becomes `path` when the block ends well."""
+    name = f".{path.name}.{uuid.uuid4().hex}{path.suffix}"
+    temporary = path.with_name(name)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path, value):
+    with replacing(path) as temporary:
+        text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+        temporary.write_text(text + "\n")
+
+
+def write_arrays(path, **arrays):
+    with replacing(path) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def _read_arrays(path):
+    # Opened here: of half a file NumPy would leave it open.
+    with open(path, "rb") as file, np.load(file) as arrays:
+        return dict(arrays)
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A finished run, as read from its folder.
+
+    Args:
+        config: Its configuration.
+        result: The dict of result.json.
+        history: List of dicts, one per epoch, of numbers.
+        path: Its folder.
+    """
+
+    config: RunConfig
+    result: dict
+    history: list
+    path: pathlib.Path
+
+    def logits(self):
+        """Dict of arrays: `test`, maybe `held_out` and `held_out_labels`."""
+        return _read_arrays(self.path / "logits.npz")
+
+    def data(self):
+        """Dict of arrays on the test set: `labels` (N,), `class_names` (C,)
+        and `thumbnails` (M, h, w, c), uint8, of its first M <= N images."""
+        fingerprint = self.result["dataset"]["fingerprint"]
+        return _read_arrays(_data_path(self.path.parent, fingerprint))
+
+
+def read_records(folder):
+    """All finished runs of an experiment, sorted by their configuration.
+
+    Raises FileNotFoundError if there is no such folder, ValueError if a file
+    in it is not what this module writes.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder of runs at {folder}: give the one that was "
+            "the --output of examples/compare_losses.py"
+        )
+    records = []
+    for path in sorted(folder.glob("*/result.json")):
+        try:
+            config = json.loads((path.parent / "config.json").read_text())
+            record = Record(
+                RunConfig.from_dict(config),
+                json.loads(path.read_text()),
+                read_history(path.parent),
+                path.parent,
+            )
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise ValueError(
+                f"{path.parent} is not a run this version can read: {error}. "
+                "Copy it whole, or delete that folder"
+            ) from error
+        records.append(record)
+    records.sort(key=lambda r: (r.config.group, r.config.loss, r.config.seed))
+    return records
+
+
+def read_history(path):
+    """Rows of history.csv as dicts of numbers, NaN where a cell is empty."""
+    with open(path / "history.csv", newline="") as file:
+        return [
+            {name: float(cell or "nan") for name, cell in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+class RunFolder:
+    """The folder of one run while it is being made."""
+
+    def __init__(self, experiment, config):
+        self.config = config
+        self.path = pathlib.Path(experiment) / config.run_id
+
+    @property
+    def done(self):
+        return (self.path / "result.json").exists()
+
+    @contextlib.contextmanager
+    def locked(self):
+        """Yields True, or False if another process has the run in hand.
+
+        The operating system frees the lock of a killed process.
+        """
+        filelock = require("filelock", "experiments")
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def begin(self):
+        """Writes config.json, or checks the one that is there."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        values = self.config.to_dict()
+        path = self.path / "config.json"
+        if path.exists() and not self._is_of(json.loads(path.read_text())):
+            raise ValueError(
+                f"{path} is not the configuration its folder is named after: "
+                "it was changed by hand, or by another version. Use another "
+                "--output, or delete that folder"
+            )
+        write_json(path, values)
+        for leftover in self.path.glob(".*.*"):  # Of a killed process.
+            leftover.unlink(missing_ok=True)
+
+    def _is_of(self, values):
+        try:
+            return RunConfig.from_dict(values).run_id == self.config.run_id
+        except (ValueError, TypeError, KeyError):
+            return False
+
+    def save_state(self, variables, history, fingerprint):
+        """Keeps what a resumed run needs, in one file: all of it or none."""
+        write_arrays(
+            self.path / "state.npz",
+            history=np.array(json.dumps(history)),
+            fingerprint=np.array(fingerprint),
+            **{f"variable_{i}": value for i, value in enumerate(variables)},
+        )
+        self._write_history(history)
+
+    def load_state(self):
+        """Returns `(variables, history)`, or None for a run not begun."""
+        path = self.path / "state.npz"
+        if not path.exists():
+            return None
+        with np.load(path) as arrays:
+            history = json.loads(str(arrays["history"]))
+            count = sum(name.startswith("variable_") for name in arrays.files)
+            return [arrays[f"variable_{i}"] for i in range(count)], history
+
+    def check_data(self, dataset):
+        """Raises ValueError if a run was begun on other data."""
+        path = self.path / "state.npz"
+        if not path.exists():
+            return
+        with np.load(path) as arrays:
+            # Older versions did not write it.
+            found = str(arrays.get("fingerprint", "not known"))
+        if found != dataset.fingerprint:
+            raise ValueError(
+                f"The run in {self.path} was begun on other data of the name "
+                f"{dataset.name} (fingerprint {found}, now "
+                f"{dataset.fingerprint}): use another --output, or delete that "
+                "folder"
+            )
+
+    def finish(self, result, history, logits):
+        self._write_history(history)
+        if logits:
+            write_arrays(self.path / "logits.npz", **logits)
+        write_json(self.path / "result.json", result)
+        (self.path / "state.npz").unlink(missing_ok=True)
+
+    def _write_history(self, history):
+        buffer = io.StringIO()
+        names = list(dict.fromkeys(name for row in history for name in row))
+        writer = csv.DictWriter(buffer, names or ["epoch"])
+        writer.writeheader()
+        writer.writerows(history)
+        with replacing(self.path / "history.csv") as temporary:
+            temporary.write_text(buffer.getvalue())
+
+
+def has_data(experiment, fingerprint):
+    """Whether `write_data` has kept that test set."""
+    return _data_path(experiment, fingerprint).exists()
+
+
+def write_data(experiment, fingerprint, labels, class_names, thumbnails):
+    """Keeps what the report shows of a test set, once per experiment."""
+    path = _data_path(experiment, fingerprint)
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        np.savez_compressed(
+            temporary,
+            labels=labels,
+            class_names=np.array(class_names),
+            thumbnails=thumbnails,
+        )
+
+
+def _data_path(experiment, fingerprint):
+    return pathlib.Path(experiment) / "data" / f"{fingerprint}.npz"
+
+
+def check_output(experiment, megabytes):
+    """Raises OSError unless `experiment` can hold that much; before training.
+
+    A run that has been trained and cannot be written would be lost.
+    """
+    experiment = pathlib.Path(experiment)
+    try:
+        experiment.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=experiment):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"Runs cannot be written to {experiment}: {error}. Give another "
+            "folder as --output"
+        ) from error
+    free = shutil.disk_usage(experiment).free / MEGABYTE
+    if free < megabytes:
+        raise OSError(
+            f"The runs need about {megabytes:.0f} MiB in {experiment}, where "
+            f"{free:.0f} MiB are free. Free some, or give another --output"
+        )

@@ -1,0 +1,389 @@
+"""Many runs on one experiment folder: here, in worker processes, or on Ray.
+
+Every process works through the same plan and leaves alone what is done or in
+another's hands, so that workers need no coordinator: the locks of the runs are
+the queue.
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+import uuid
+
+from crl_keras.experiments._optional import require
+from crl_keras.experiments.analysis.comparison import counted
+from crl_keras.experiments.data import sources
+from crl_keras.experiments.data.streams import TfdsSet
+from crl_keras.experiments.devices import device_scope
+from crl_keras.experiments.runs.backbones import build_backbone
+from crl_keras.experiments.runs.backbones import weights_fingerprint
+from crl_keras.experiments.runs.config import RunConfig
+from crl_keras.experiments.runs.config import loss_label
+from crl_keras.experiments.runs.config import make_head
+from crl_keras.experiments.runs.config import make_loss
+from crl_keras.experiments.runs.feeds import make_feed
+from crl_keras.experiments.runs.records import RunFolder
+from crl_keras.experiments.runs.records import check_output
+from crl_keras.experiments.runs.records import read_records
+from crl_keras.experiments.runs.records import write_json
+from crl_keras.experiments.runs.training import Options
+
+MEGABYTE = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All runs of a comparison, and where their data and records lie.
+
+    Args:
+        configs: Tuple of `RunConfig`, in the order in which they are to run.
+        output: Folder of the records.
+        data_dir: Folder or archive of the data set, or None.
+        skip_unreadable: Leave unreadable images out instead of stopping.
+        options: `Options` of the runs.
+    """
+
+    configs: tuple
+    output: str
+    data_dir: str | None = None
+    skip_unreadable: bool = False
+    options: Options = dataclasses.field(default_factory=Options)
+
+    def to_dict(self):
+        values = dataclasses.asdict(self)
+        values["configs"] = [config.to_dict() for config in self.configs]
+        return values
+
+    @classmethod
+    def from_dict(cls, values):
+        configs = tuple(RunConfig.from_dict(c) for c in values["configs"])
+        options = dict(values["options"])
+        options["command"] = tuple(options["command"])
+        return cls(
+            **{**values, "configs": configs, "options": Options(**options)}
+        )
+
+    def pending(self):
+        """Configurations without a result, in order."""
+        return [c for c in self.configs if not RunFolder(self.output, c).done]
+
+
+def make_configs(losses, seeds, recipes, **common):
+    """Configurations of every recipe and seed with every loss.
+
+    The losses of one seed come one after the other, so that an experiment
+    that is stopped early has whole pairs.
+
+    >>> from crl_keras.experiments.runs.recipes import get_recipe
+    >>> configs = make_configs(
+    ...     ["ce", "crl"], range(2), [get_recipe("digits")],
+    ...     dataset="digits", network="mlp",
+    ... )
+    >>> [(c.seed, c.loss) for c in configs][:3]
+    [(0, 'ce'), (0, 'crl(alpha=1.5,beta=1)'), (1, 'ce')]
+    """
+    return tuple(
+        RunConfig(loss=loss, seed=seed, recipe=recipe, **common)
+        for recipe, seed, loss in itertools.product(recipes, seeds, losses)
+    )
+
+
+def prepare_dataset(plan, config, cache=None):
+    """The data of a configuration, limited and with its part held out."""
+    cache = {} if cache is None else cache
+    key = (
+        config.dataset,
+        config.fold,
+        config.recipe.image_size is not None,
+        config.crop_to_box,
+        config.held_out,
+        config.train_limit,
+        config.test_limit,
+    )
+    if key not in cache:
+        cache[key] = _prepared(plan, config)
+    return cache[key]
+
+
+def _prepared(plan, config):
+    data = sources.open_dataset(
+        config.dataset,
+        plan.data_dir,
+        config.fold,
+        config.recipe.image_size is not None,
+        plan.skip_unreadable,
+        config.reader,
+    )
+    if isinstance(data, TfdsSet) and config.reader != "tf.data":
+        raise ValueError(
+            f"What TensorFlow Datasets has prepared, {config.dataset} in "
+            f"{plan.data_dir}, is read by tf.data. Received: reader "
+            f"{config.reader!r}; leave out --reader, or give the unpacked "
+            "folder of the set."
+        )
+    if (config.train_limit, config.test_limit) != (None, None):
+        data = sources.limit(data, config.train_limit, config.test_limit)
+    data = sources.cut_to_boxes(data, config.crop_to_box)
+    # One split for all seeds: a seed is to vary the training, not the data.
+    return sources.hold_out(data, config.held_out)
+
+
+def check_plan(plan):
+    """Loads data and weights and looks at the records, before any training.
+
+    Raises OSError if the records cannot be written or weights not be fetched,
+    ValueError if records that are there were made from other data.
+    """
+    if plan.options.tensorboard:
+        require("tensorflow", "tensorboard")
+        require("tensorboard", "tensorboard")
+    check_output(plan.output, 1)
+    for config in plan.pending():
+        # What a loss does not admit is said here, not after other runs.
+        recipe = config.recipe
+        make_loss(config.loss, 2, recipe.soft_labels, recipe.label_smoothing)
+        make_head(config.loss, 2)
+    cache, needed = {}, 0
+    made_of, fetched = {}, set()
+    groups = {config.group for config in plan.pending()}
+    for record in read_records(plan.output):
+        key = (record.config.group, record.config.fold)
+        made_of[key] = record.result["dataset"]["fingerprint"]
+        if record.config.group in groups:
+            _check_weights(record)
+    for config in plan.pending():
+        data = prepare_dataset(plan, config, cache)
+        feed = make_feed(data, config.recipe, config.seed, config.reader)
+        _check_devices(config, feed)
+        of_file = (config.network, config.weights)
+        if config.weights != "none" and of_file not in fetched:
+            # Weights that cannot be had stop nothing halfway.
+            build_backbone(config.network, feed.input_shape, 2, config.weights)
+            fetched.add(of_file)
+        RunFolder(plan.output, config).check_data(data)
+        key = (config.group, config.fold)
+        found = made_of.get(key, data.fingerprint)
+        if found != data.fingerprint:
+            raise ValueError(
+                f"The records in {plan.output} were made from other data of "
+                f"the name {config.dataset} (fingerprint {found}, now "
+                f"{data.fingerprint}): use another --output"
+            )
+        held_out = 0 if data.held_out is None else len(data.held_out)
+        tested = len(data.test) + held_out
+        needed += 8 * tested * data.classes / MEGABYTE
+        needed += 0.1
+    # The state of the runs in hand, twice while it is replaced: generous.
+    check_output(plan.output, needed + 200)
+    return cache
+
+
+def _check_weights(record):
+    """Raises ValueError if a run began with other weights of that name."""
+    config, found = record.config, record.result.get("weights")
+    if found is None or not pathlib.Path(config.weights).expanduser().exists():
+        return
+    now = weights_fingerprint(config.weights)
+    if now != found:
+        raise ValueError(
+            f"{record.path} was trained from other weights of the name "
+            f"{config.weights} (fingerprint {found}, now {now}): give the new "
+            "file another name, or use another --output"
+        )
+
+
+def _check_devices(config, feed):
+    """On JAX, Keras cuts each batch into equal parts or stops."""
+    with device_scope(config.devices):
+        pass  # Raises if there are not as many.
+    if config.backend != "jax" or config.devices == 1:
+        return
+    uneven = [size for size in feed.batch_sizes() if size % config.devices]
+    if uneven:
+        raise ValueError(
+            f"On JAX, every batch must be divisible by --devices "
+            f"{config.devices}, the last ones and those of the test too. "
+            f"Received: batches of {', '.join(map(str, uneven))}. Choose "
+            "--batch-size, --train-limit and --test-limit so, or take "
+            "--backend tensorflow"
+        )
+
+
+class WorkerError(RuntimeError):
+    """A worker process has failed; its log says why."""
+
+
+def run_sweep(plan, on_run=None, on_epoch=None, cache=None):
+    """Runs, in this process, all of a plan that is not done elsewhere.
+
+    Args:
+        plan: `Plan`.
+        on_run: Function called with (config, result) after every run made
+            here, and (config, None) before it.
+        on_epoch: Function called with the row of every epoch.
+        cache: What `check_plan` returned.
+    """
+    from crl_keras.experiments.runs.training import run_one
+
+    cache = {} if cache is None else cache
+    while pending := plan.pending():
+        worked = False
+        for config in pending:
+            folder = RunFolder(plan.output, config)
+            with folder.locked() as free:
+                # Another process may have finished it since.
+                if not free or folder.done:
+                    continue
+                if on_run:
+                    on_run(config, None)
+                data = prepare_dataset(plan, config, cache)
+                result = run_one(config, data, folder, plan.options, on_epoch)
+                worked = True
+                if on_run:
+                    on_run(config, result)
+        if not worked:
+            # All that is left is in other hands: wait, as one may be killed.
+            time.sleep(1)
+
+
+def run_workers(plan, workers, on_wait=None):
+    """Runs a plan in `workers` processes on this machine.
+
+    `on_wait` is called every half second. Raises WorkerError if a worker
+    fails; the others finish their runs first.
+    """
+    # Another command may work on the same folder with a plan of its own.
+    path = pathlib.Path(plan.output) / f"plan-{uuid.uuid4().hex}.json"
+    write_json(path, plan.to_dict())
+    command = [
+        sys.executable,
+        "-m",
+        "crl_keras.experiments.runs.sweep",
+        str(path),
+    ]
+    # Each takes its share of the processor, or they get in each other's way.
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    environment = dict(
+        os.environ, OMP_NUM_THREADS=threads, TF_NUM_INTRAOP_THREADS=threads
+    )
+    logs = [
+        open(pathlib.Path(plan.output) / f"worker-{i}.log", "ab")
+        for i in range(workers)
+    ]
+    processes = [
+        subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        for log in logs
+    ]
+    try:
+        while any(process.poll() is None for process in processes):
+            time.sleep(0.5)
+            if on_wait:
+                on_wait()
+    except BaseException:
+        for process in processes:
+            process.terminate()
+        raise
+    finally:
+        for log in logs:
+            log.close()
+        path.unlink(missing_ok=True)
+    for process, log in zip(processes, logs, strict=True):
+        if process.returncode:
+            raise WorkerError(
+                f"A worker stopped with exit code {process.returncode}: see "
+                f"{log.name}. What is finished is kept; the same command goes "
+                "on from there"
+            )
+    if left := len(plan.pending()):
+        raise WorkerError(
+            f"The workers have stopped and left {left} runs: see their logs in "
+            f"{plan.output}. The same command goes on from there"
+        )
+
+
+def run_ray(plan, address, on_wait=None):
+    """Runs a plan on a Ray cluster, one task a run.
+
+    Args:
+        plan: `Plan`; its output and its data must be folders that all nodes
+            share, and so the working directory where paths are relative. Where
+            the cluster has GPUs, a run gets as many as it has devices.
+        address: Address of the cluster, "auto" for the one of this machine,
+            or "local" to start one here.
+        on_wait: Function called every half second.
+    """
+    ray = require("ray", "ray")
+    ray.init(
+        address=address,
+        runtime_env={"env_vars": {"KERAS_BACKEND": plan.configs[0].backend}},
+    )
+    try:
+        # Without a share of them a task would see no GPU at all.
+        gpus = ray.cluster_resources().get("GPU", 0) > 0
+        waiting = []
+        for config in plan.pending():
+            run = ray.remote(
+                num_cpus=1,
+                num_gpus=config.devices if gpus else 0,
+                max_retries=2,
+            )(_run_planned)
+            values = dict(
+                plan.to_dict(),
+                configs=[config.to_dict()],
+                output=os.path.abspath(plan.output),
+            )
+            waiting.append(run.remote(values, os.getcwd()))
+        while waiting:
+            done, waiting = ray.wait(waiting, timeout=0.5)
+            for task in done:
+                ray.get(task)  # Raises what the task raised.
+            if on_wait:
+                on_wait()
+    finally:
+        ray.shutdown()
+
+
+def _run_planned(values, folder):
+    if os.path.isdir(folder):  # Paths of the plan may be relative.
+        os.chdir(folder)
+    run_sweep(Plan.from_dict(values))
+
+
+def run_line(config, result, done, total):
+    """One line on a run that has ended, for logs and plain terminals."""
+    name = f"{loss_label(config.loss)} seed {config.seed}"
+    if config.fold is not None:
+        name += f" fold {config.fold}"
+    what = f"{config.dataset}, {config.network}"
+    rate = f"learning rate {config.recipe.learning_rate:g}"
+    if result["status"] == "diverged":
+        how = f"diverged: {result['failure']['message']}"
+    else:
+        how = (
+            f"test error {result['last']['error']:.2%} after "
+            f"{counted(result['epochs'], 'epoch')}, "
+            f"{result['wall_seconds']:.1f} s"
+        )
+    return f"[{done}/{total}] {what}, {name}, {rate}: {how}"
+
+
+def main():
+    """A worker: works through the plan whose path is the argument."""
+    plan = Plan.from_dict(json.loads(pathlib.Path(sys.argv[1]).read_text()))
+    total = len(plan.configs)
+
+    def on_run(config, result):
+        if result is not None:
+            done = total - len(plan.pending())
+            print(run_line(config, result, done, total), flush=True)
+
+    run_sweep(plan, on_run)
+
+
+if __name__ == "__main__":
+    main()
