@@ -10,6 +10,8 @@ from crl_keras.losses._validation import check_alpha_beta
 from crl_keras.losses._validation import check_axis
 from crl_keras.losses._validation import class_axis
 
+__all__ = ["posterior_from_crl"]
+
 
 def posterior_from_crl(
     y_pred: Any,
@@ -21,13 +23,13 @@ def posterior_from_crl(
 ) -> Any:
     r"""Recovers the class posterior from the softmax of a CRL-trained model.
 
-    CRL is not a proper scoring rule. Where labels are drawn from a posterior
+    CRL is not a proper scoring rule. If labels are drawn from a posterior
     $\eta$, the expected loss of a prediction $p$ is
 
     $$\sum_k \eta_k [-\log p_k + \beta \log(\alpha + 1 - p_k)]$$
 
     and its minimiser is sharper than $\eta$ if $\beta > 0$ and duller if
-    $\beta < 0$. This function is the way back from the minimiser,
+    $\beta < 0$. This function computes $\eta$ from the minimiser,
 
     $$\eta_k = h(p_k) / \sum_j h(p_j), \quad
     h(p) = p (\alpha + 1 - p) / (\alpha + 1 + (\beta - 1) p)$$
@@ -35,13 +37,13 @@ def posterior_from_crl(
     with $p_k$ the predicted probability of class $k$ and $\alpha$, $\beta$
     the parameters of the loss the model was trained with.
 
-    Classes keep their order, the argmax included, whatever `y_pred` is, if and
-    only if $\beta \le (2 \alpha + 1)^2$; under the same condition, and with
+    For every `y_pred`, the classes keep their order, and so the argmax, if and
+    only if $\beta \le (2 \alpha + 1)^2$. Under the same condition, and with
     $\alpha > 0$, every $\eta$ without zeros has exactly one stationary $p$.
-    ($h$ increases on all of [0, 1], which is more than is needed, if and only
-    if $\beta \le 0$ or $\alpha \ge \sqrt{\beta}$.) Beyond that bound the value
-    is still computed by the formula, and is still right where `y_pred`
-    minimises the expected loss; elsewhere it can rank classes differently.
+    ($h$ increases on all of [0, 1] if and only if $\beta \le 0$ or
+    $\alpha \ge \sqrt{\beta}$. This is sufficient, but not necessary.) Beyond
+    the bound the formula is still computed. It is right if `y_pred` minimises
+    the expected loss. Otherwise it can rank classes differently.
 
     $\alpha = 0$ with $\beta > 0$ is degenerate: the expected loss has no
     minimum when some $\eta_k > 1 / (1 + \beta)$, and a class whose $p_k$ tends
@@ -54,18 +56,18 @@ def posterior_from_crl(
             computed in float32. Probabilities are >= 0 and are divided by
             their sum. Logits may be -inf.
         alpha: Number >= 0. Defaults to `1.5`.
-        beta: Number >= `-alpha`. `0` is cross-entropy: the probabilities come
-            back as they are. Defaults to `1.0`.
-        from_logits: Whether `y_pred` holds logits, which are more precise
-            than probabilities where these round to 0. Defaults to `False`.
+        beta: Number >= `-alpha`. `0` is cross-entropy: the probabilities do
+            not change. Defaults to `1.0`.
+        from_logits: Whether `y_pred` holds logits. They are more precise than
+            probabilities that round to 0. Defaults to `False`.
         axis: The dimension of the classes. Defaults to `-1`.
 
     Returns:
         Posterior probabilities: the shape of `y_pred`, sum 1 along `axis`,
-        float64 for a float64 tensor, else float32. Where `y_pred` holds a NaN,
-        a negative probability or a logit of +inf, all classes are NaN. With
-        `alpha=0` and one-hot probabilities, which do not tell the other
-        classes apart, these get equal shares.
+        float64 for a float64 tensor, otherwise float32. If `y_pred` holds a
+        NaN, a negative probability or a logit of +inf, all classes are NaN.
+        With `alpha=0` and one-hot probabilities, the other classes get equal
+        shares.
 
     Raises:
         TypeError: `alpha` or `beta` is not a number, or `axis` not an int.

@@ -63,6 +63,8 @@ def script(tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         monkeypatch.syspath_prepend(EXAMPLES)
         monkeypatch.setenv("COLUMNS", "100")
+        # What a script of reports sets is not to outlive it.
+        monkeypatch.setenv("CRL_KERAS_RECORDS_ONLY", "")
         monkeypatch.setattr(sys, "argv", [str(EXAMPLES / name), *arguments])
         code, message = 0, ""
         capsys.readouterr()

@@ -6,6 +6,7 @@ import pytest
 from autodiff import to_numpy
 
 from crl_keras.optimizers import CoupledSGD
+from crl_keras.optimizers import HeadRateSGD
 
 BACKEND = keras.backend.backend()
 STEPS = 40
@@ -269,3 +270,47 @@ def test_errors():
     with pytest.raises(ValueError, match="momentum"):
         CoupledSGD(0.1, momentum=1.5)
     CoupledSGD(0.1, momentum=0, coupled_weight_decay=1)  # Integers will do.
+
+
+def test_parts_have_rates_and_decay_of_their_own():
+    """By name and for a time; what rests gathers no momentum."""
+    names = ("conv1", "conv2", "other", "logits")
+    model = keras.Sequential(
+        [keras.Input((1,))]
+        + [keras.layers.Dense(1, use_bias=False, name=name) for name in names]
+    )
+    model.set_weights([np.ones((1, 1))] * 4)
+    optimizer = HeadRateSGD(
+        0.1,
+        momentum=0.5,
+        coupled_weight_decay=0.5,
+        head_rate=10.0,
+        head_layers=["other"],
+        part_rates=[
+            ["logits", 3.0, 0],
+            ["conv2", 0.5, 0],
+            ["*", 0.0, 2],
+        ],
+        no_decay=["logits", "conv*"],
+    )
+    # It is made again from what is saved of it.
+    optimizer = HeadRateSGD.from_config(optimizer.get_config())
+    gradients = [np.ones((1, 1), "float32")] * 4
+    found = []
+    for _ in range(4):
+        tensors = [keras.ops.convert_to_tensor(g) for g in gradients]
+        optimizer.apply(tensors, model.trainable_variables)
+        found.append([float(w[0, 0]) for w in model.get_weights()])
+    v, expected = 0.0, []
+    for _ in range(4):
+        v = 0.5 * v + 1
+        expected.append(v)
+    total = np.cumsum(expected)
+    found = np.transpose(found)
+    # Two steps of rest, then as at the start.
+    np.testing.assert_allclose(found[0], [1, 1, 0.9, 0.9 - 0.15], rtol=1e-5)
+    np.testing.assert_allclose(found[1], 1 - 0.05 * total, rtol=1e-5)
+    np.testing.assert_allclose(found[3], 1 - 0.3 * total, rtol=1e-5)
+    # The head is at ten times the rate after its rest, and decays.
+    assert found[2][:2].tolist() == [1, 1]
+    assert found[2][2] < 1 - 10 * 0.1

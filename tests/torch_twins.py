@@ -52,8 +52,9 @@ def basic(channels, width, stride):
     return Residual(residual, channels, width, stride), width
 
 
-def bottleneck(channels, width, stride):
-    residual = nn.Sequential(
+def narrow(channels, width, stride):
+    """The three convolutions of a bottleneck, and what is between them."""
+    return (
         conv(channels, width, 1),
         Norm(width),
         nn.ReLU(),
@@ -61,8 +62,11 @@ def bottleneck(channels, width, stride):
         Norm(width),
         nn.ReLU(),
         conv(width, 4 * width, 1),
-        Norm(4 * width),
     )
+
+
+def bottleneck(channels, width, stride):
+    residual = nn.Sequential(*narrow(channels, width, stride), Norm(4 * width))
     return Residual(residual, channels, 4 * width, stride), 4 * width
 
 
@@ -73,15 +77,7 @@ class PreActivation(nn.Module):
         self.project = None
         if stride != 1 or channels != 4 * width:
             self.project = conv(channels, 4 * width, 1, stride)
-        self.rest = nn.Sequential(
-            conv(channels, width, 1),
-            Norm(width),
-            nn.ReLU(),
-            conv(width, width, 3, stride),
-            Norm(width),
-            nn.ReLU(),
-            conv(width, 4 * width, 1),
-        )
+        self.rest = nn.Sequential(*narrow(channels, width, stride))
 
     def forward(self, x):
         y = self.first(x)

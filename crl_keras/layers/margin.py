@@ -1,4 +1,6 @@
-"""Keras layers: augmentation of small images, and last layers with a margin."""
+"""Last layers with a margin: L-Softmax and A-Softmax."""
+
+from typing import Any
 
 import keras
 from keras import ops
@@ -7,110 +9,7 @@ from crl_keras.losses import _validation
 from crl_keras.losses import large_margin
 from crl_keras.losses._forms import at_least_float32
 
-
-@keras.saving.register_keras_serializable(package="crl_keras")
-class RandomPadCrop(keras.layers.Layer):
-    """Pads images with black and crops each at a place of its own.
-
-    Every image is padded with `padding` zeros on all four sides and cropped
-    back to its size, with offsets drawn uniformly from 0 to `2 * padding`, for
-    height and width and for each image apart. This is what
-    `torchvision.transforms.RandomCrop(size, padding)` does, and the usual
-    augmentation for CIFAR. Pixels are moved and never interpolated, so it may
-    stand before or after a scaling; before it, the border is black.
-
-    Args:
-        padding: Pixels, integer >= 0. Defaults to `4`.
-        seed: Integer in [0, 2**31) or None, drawn then from Keras's global
-            seed. Defaults to `None`. On PyTorch, seeds close to each other
-            give the same stream, shifted in time: see `augmentation_layers`.
-        **kwargs: Those of `keras.layers.Layer`: `name`, `dtype`. Images are
-            not cast to it.
-
-    Call arguments:
-        images: `(batch, height, width, channels)`, integer or float; all but
-            the batch must be known sizes. In `tf.data`, on TensorFlow alone.
-        training: Whether to crop; otherwise the images come back as they are.
-
-    Returns:
-        Images of the shape and dtype of the input.
-
-    Raises:
-        TypeError: `padding` is not an integer.
-        ValueError: `padding` is negative, or the images are not of rank 4.
-
-    Example:
-
-    >>> images = np.ones((2, 8, 8, 1), "uint8")
-    >>> crops = RandomPadCrop(padding=4, seed=0)(images, training=True)
-    >>> tuple(crops.shape), keras.backend.standardize_dtype(crops.dtype)
-    ((2, 8, 8, 1), 'uint8')
-
-    Source: He et al.,
-    [Deep Residual Learning](https://arxiv.org/abs/1512.03385), section 4.2.
-    """
-
-    # `keras.layers.RandomCrop` is no substitute: it "will crop all the images
-    # in the same batch to the same cropping location" (its docstring, and its
-    # code, Keras 3.15.1), does not pad, and stops compilation on JAX.
-
-    def __init__(self, padding=4, seed=None, **kwargs):
-        # No autocast: under a mixed policy 16-bit floats would round pixels.
-        super().__init__(autocast=False, **kwargs)
-        if isinstance(padding, bool) or not isinstance(padding, int):
-            raise TypeError(
-                "`padding` must be an integer. "
-                f"Received: padding={padding!r}, type={type(padding)}"
-            )
-        if padding < 0:
-            raise ValueError(f"`padding` must be >= 0. Received: {padding}")
-        self.padding = padding
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
-        self.input_spec = keras.layers.InputSpec(ndim=4)
-
-    def call(self, images, training=False):
-        if not training or not self.padding:
-            return images
-        images = ops.convert_to_tensor(images)
-        _, height, width, channels = images.shape
-        offsets = keras.random.randint(
-            (ops.shape(images)[0], 2),
-            0,
-            2 * self.padding + 1,
-            seed=self.seed_generator,
-        )
-        around = [self.padding, self.padding]
-        padded = ops.pad(images, [[0, 0], around, around, [0, 0]])
-        # One gather over flattened pixels: half the time of two, one for the
-        # rows and one for the columns.
-        padded_width = width + 2 * self.padding
-        rows = offsets[:, :1] + ops.arange(height, dtype="int32")
-        columns = offsets[:, 1:] + ops.arange(width, dtype="int32")
-        pixels = rows[:, :, None] * padded_width + columns[:, None, :]
-        crops = ops.take_along_axis(
-            ops.reshape(
-                padded,
-                (-1, (height + 2 * self.padding) * padded_width, channels),
-            ),
-            ops.reshape(pixels, (-1, height * width, 1)),
-            axis=1,
-        )
-        return ops.reshape(crops, (-1, height, width, channels))
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
-    def compute_output_spec(self, images, training=False):
-        # The default would announce the layer's dtype instead.
-        return keras.KerasTensor(images.shape, dtype=images.dtype)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "padding": self.padding,
-            "seed": self.seed,
-        }
+__all__ = ["ASoftmaxDense", "LSoftmaxDense"]
 
 
 class MarginDense(keras.layers.Layer):
@@ -142,7 +41,7 @@ class MarginDense(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.kernel = self.add_weight(
             shape=(input_shape[-1], self.units),
             initializer=self.kernel_initializer,
@@ -159,7 +58,7 @@ class MarginDense(keras.layers.Layer):
             name="step",
         )
 
-    def call(self, features, training=False):
+    def call(self, features: Any, training: bool = False) -> Any:
         # Squares of 16-bit features overflow.
         features, _ = at_least_float32(ops.convert_to_tensor(features))
         kernel = ops.cast(self.kernel, features.dtype)
@@ -177,11 +76,11 @@ class MarginDense(keras.layers.Layer):
         both = ops.concatenate([scores, with_margin], axis=-1)
         return ops.cast(both, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         """Outside of training, which is what a model announces."""
         return (*input_shape[:-1], self.units)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "units": self.units,
@@ -213,10 +112,10 @@ class LSoftmaxDense(MarginDense):
     lambda = max(minimum, base * (1 + gamma * i) ** -power)
     ```
 
-    so that training starts near plain cross-entropy (`lambda` large) and ends
-    at the full margin (`lambda` 0). `step` counts the calls in training. It is
-    a weight, saved with the model, and goes on in a second `fit`; set it back
-    by `layer.step.assign(0)`.
+    So training starts near plain cross-entropy (`lambda` large) and ends at the
+    full margin (`lambda` 0). `step` counts the calls in training. It is a
+    weight: it is saved with the model, and continues in a second `fit`.
+    `layer.step.assign(0)` resets it.
 
     Args:
         units: Number of classes, integer >= 2.
@@ -233,9 +132,9 @@ class LSoftmaxDense(MarginDense):
 
     The schedule is that of the authors' MNIST example at `m = 4`: `lambda` is
     421 at step 1,000, 16 at 5,000 and 0.4 at 10,000. In a shorter or longer
-    training, change `gamma` in inverse proportion to the steps. A `lambda` that
-    falls too fast makes the loss diverge; the authors then advise a smaller
-    `gamma` or a `minimum` of 0.5 to 10.
+    training, change `gamma` in inverse proportion to the steps. If `lambda`
+    falls too fast, the loss diverges. The authors then advise a smaller `gamma`
+    or a `minimum` of 0.5 to 10.
 
     Call arguments:
         features: `(batch, ..., features)`, float.
@@ -243,9 +142,9 @@ class LSoftmaxDense(MarginDense):
 
     Returns:
         Scores `(batch, ..., units)`; in training `(batch, ..., 2 * units)`,
-        the scores with margin after the others. Their largest is a score, so
-        accuracy is exact in training too; metrics that look at more than the
-        largest number are exact in validation only.
+        the scores with margin after the others. The largest number is always a
+        score, so accuracy is exact in training too. Metrics that use more than
+        the largest number are exact in validation only.
 
     Raises:
         TypeError, ValueError: An argument is of another type or out of its
@@ -253,12 +152,12 @@ class LSoftmaxDense(MarginDense):
 
     Example:
 
-    >>> layer = LSoftmaxDense(3)
-    >>> features = np.ones((2, 8), "float32")
-    >>> for training in (False, True):
-    ...     print(tuple(layer(features, training=training).shape))
-    (2, 3)
-    (2, 6)
+        >>> layer = LSoftmaxDense(3)
+        >>> features = np.ones((2, 8), "float32")
+        >>> for training in (False, True):
+        ...     print(tuple(layer(features, training=training).shape))
+        (2, 3)
+        (2, 6)
 
     Source: Liu et al., [Large-Margin Softmax
     Loss](https://arxiv.org/abs/1612.02295); schedule after
@@ -267,16 +166,16 @@ class LSoftmaxDense(MarginDense):
 
     def __init__(
         self,
-        units,
-        margin=4,
-        base=1000.0,
-        gamma=2.5e-5,
-        power=35.0,
-        minimum=0.0,
-        kernel_initializer="glorot_uniform",
-        kernel_regularizer=None,
-        **kwargs,
-    ):
+        units: int,
+        margin: int = 4,
+        base: float = 1000.0,
+        gamma: float = 2.5e-5,
+        power: float = 35.0,
+        minimum: float = 0.0,
+        kernel_initializer: Any = "glorot_uniform",
+        kernel_regularizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             units,
             margin,
@@ -289,7 +188,7 @@ class LSoftmaxDense(MarginDense):
             **kwargs,
         )
 
-    def scores(self, features, kernel):
+    def scores(self, features: Any, kernel: Any) -> Any:
         return large_margin.l_softmax_scores(features, kernel)
 
 
@@ -332,30 +231,30 @@ class ASoftmaxDense(MarginDense):
 
     Example:
 
-    >>> layer = ASoftmaxDense(3)
-    >>> features = np.ones((2, 8), "float32")
-    >>> for training in (False, True):
-    ...     print(tuple(layer(features, training=training).shape))
-    (2, 3)
-    (2, 6)
+        >>> layer = ASoftmaxDense(3)
+        >>> features = np.ones((2, 8), "float32")
+        >>> for training in (False, True):
+        ...     print(tuple(layer(features, training=training).shape))
+        (2, 3)
+        (2, 6)
 
     Source: Liu et al., [SphereFace](https://arxiv.org/abs/1704.08063);
     schedule after wy1iu/sphereface. Its code scales gradients by hand and
-    projects the kernel; here they are the gradients of the formula.
+    projects the kernel. Here they are the gradients of the formula.
     """
 
     def __init__(
         self,
-        units,
-        margin=4,
-        base=1000.0,
-        gamma=0.12,
-        power=1.0,
-        minimum=5.0,
-        kernel_initializer="glorot_uniform",
-        kernel_regularizer=None,
-        **kwargs,
-    ):
+        units: int,
+        margin: int = 4,
+        base: float = 1000.0,
+        gamma: float = 0.12,
+        power: float = 1.0,
+        minimum: float = 5.0,
+        kernel_initializer: Any = "glorot_uniform",
+        kernel_regularizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             units,
             margin,
@@ -368,5 +267,5 @@ class ASoftmaxDense(MarginDense):
             **kwargs,
         )
 
-    def scores(self, features, kernel):
+    def scores(self, features: Any, kernel: Any) -> Any:
         return large_margin.a_softmax_scores(features, kernel)

@@ -9,18 +9,38 @@ Keras's own.
 import keras
 from keras import ops
 
+# As good as -inf for a logit: its exponential is 0. But 0 times it is 0.
+LOWEST = -1e38
+
 
 def dense_cross_entropy(y_true, y_pred, from_logits, axis):
-    """`-sum_k y_k log p_k` along `axis`, as Keras computes it."""
-    if from_logits and keras.backend.backend() == "jax":
+    """`-sum_k y_k log p_k` along `axis`, as Keras computes it.
+
+    Other than Keras's it takes 0 for 0 times infinity: a class without label
+    may be masked by a logit of -inf. A label of a masked class gives inf.
+    """
+    backend = keras.backend.backend()
+    if from_logits and backend == "jax":
         shifted, log_partition, _ = _shift(y_pred, axis)
         # The sum is 1 but for rows that are no distribution, such as the
         # zeros that mark padding. To them we do what Keras does.
         log_partition = ops.sum(y_true, axis=axis) * log_partition
-        return log_partition - ops.sum(y_true * shifted, axis=axis)
-    return ops.categorical_crossentropy(
-        y_true, y_pred, from_logits=from_logits, axis=axis
-    )
+        return log_partition - _sum_of_products(y_true, shifted, y_pred, axis)
+    if from_logits and backend == "torch":
+        log_p = ops.log_softmax(y_pred, axis=axis)
+        # `_sum_of_products` leaves NaN out, here it comes in again. For one
+        # NaN among the logits all of log_p is; otherwise it is at most 0.
+        nan_or_0 = log_p.detach().select(axis, 0).relu()
+        nan_or_0 = ops.sum(y_true, axis=axis) * nan_or_0
+        return nan_or_0 - _sum_of_products(y_true, log_p, y_pred, axis)
+    if from_logits:  # TensorFlow's kernel, which must not see -inf.
+        cross_entropy = ops.categorical_crossentropy(
+            y_true, _finite(y_pred), from_logits=True, axis=axis
+        )
+        # A label of a masked class: no logits that are numbers come near it.
+        is_masked = ops.greater(cross_entropy, 1e30)
+        return cross_entropy + ops.where(is_masked, float("inf"), 0.0)
+    return ops.categorical_crossentropy(y_true, y_pred, axis=axis)
 
 
 def sparse_cross_entropy(labels, y_pred, from_logits, axis):
@@ -87,9 +107,8 @@ def dense_margin(y_true, logits, axis):
     largest = ops.stop_gradient(ops.amax(logits, axis=axis))
     logit = ops.where(has_label, logit, largest)
     difference = logits - ops.expand_dims(logit, axis)
-    competing = ops.where(is_label, -float("inf"), difference)
-    margin = _logsumexp(competing, axis)
-    rest = -ops.sum(y_true * difference, axis=axis)
+    margin = _logsumexp(ops.where(is_label, LOWEST, difference), axis)
+    rest = -_sum_of_products(y_true, difference, logits, axis)
     log_partition = ops.where(has_label, ops.softplus(margin), margin)
     cross_entropy = total * log_partition + rest
     # By the label, not by `rest`, which is 0 for equal logits too.
@@ -104,9 +123,39 @@ def sparse_margin(labels, logits, axis):
     is_label = one_hot(labels, logits, axis)
     logit = ops.sum(ops.where(is_label, logits, 0.0), axis=axis, keepdims=True)
     # The difference comes first: at logits of 1e4 it would lose its digits.
-    competing = ops.where(is_label, -float("inf"), logits - logit)
-    margin = _logsumexp(competing, axis)
+    margin = _logsumexp(ops.where(is_label, LOWEST, logits - logit), axis)
     return ops.where(ops.any(is_label, axis=axis), margin, float("nan"))
+
+
+def _sum_of_products(y_true, x, logits, axis):
+    """`sum_k y_k x_k`; where a logit is -inf and `y_k` 0, `x_k` may be -inf."""
+    if keras.backend.backend() == "torch":
+        # The gradient of a plain sum is right here, its value alone is not. So
+        # the value is put in its place, in two passes over the classes; `where`
+        # takes six. NaN of other causes comes in again by the logsumexp.
+        products = y_true * x
+        result = ops.sum(products, axis=axis)
+        result.detach().copy_(products.detach().nansum(axis))
+        return result
+    # By the logits, not by x: compilers compute it again rather than keep it.
+    is_masked = ops.logical_and(
+        ops.equal(y_true, 0.0), ops.equal(logits, -float("inf"))
+    )
+    return ops.sum(y_true * ops.where(is_masked, 0.0, x), axis=axis)
+
+
+def _finite(logits):
+    """`logits`, of which -inf becomes LOWEST; the gradient goes through.
+
+    Where it would stop, it is 0 already: of a class that has no probability
+    and no label. To compute it with `where` would take a pass.
+    """
+
+    @ops.custom_gradient
+    def finite(logits):
+        return ops.maximum(logits, LOWEST), lambda upstream: upstream
+
+    return finite(logits)
 
 
 def _shift(logits, axis):

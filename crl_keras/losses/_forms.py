@@ -1,8 +1,8 @@
 """The two forms of every loss: one-hot or soft labels, and integer labels.
 
-Here a loss is a function `(labels, y_pred, axis)` of labels that fit and
+A loss says in a `PerSample` what it computes from labels that fit and
 predictions in float32 or better. What is the same for all of them, the checks,
-smoothing, ignored samples and dtypes, stands around it.
+smoothing, ignored samples, dtypes and Keras tensors, stands around it.
 """
 
 import keras
@@ -10,20 +10,62 @@ from keras import ops
 
 from crl_keras.losses import _cross_entropy
 from crl_keras.losses import _validation
+from crl_keras.losses._functional import LossOperation
+from crl_keras.losses._functional import has_keras_tensors
 
 
-def dense_losses(function, y_true, y_pred, label_smoothing, axis, twin):
-    """`function` of each sample's probabilities as labels.
+class PerSample:
+    """What a loss computes of each sample, and its parameters, checked.
 
-    `twin` is how an error names the loss for integer labels.
+    `dense` and `sparse` are functions `(labels, y_pred, from_logits, axis)`.
     """
-    label_smoothing = _validation.check_label_smoothing(label_smoothing)
-    axis = _validation.check_axis(axis)
 
-    y_pred = ops.convert_to_tensor(y_pred)
-    y_true = ops.convert_to_tensor(y_true)
-    axis = _validation.class_axis(y_pred, axis)
-    _validation.check_dense_labels(y_true, y_pred, axis, twin, label_smoothing)
+    def __init__(self, dense, sparse, **parameters):
+        self.dense = dense
+        self.sparse = sparse
+        self.parameters = parameters
+
+
+def of_cross_entropy(phi, **parameters):
+    """The `PerSample` of a loss that is `phi` of the cross-entropy."""
+
+    def dense(y_true, y_pred, from_logits, axis):
+        return phi(
+            _cross_entropy.dense_cross_entropy(
+                y_true, y_pred, from_logits, axis
+            )
+        )
+
+    def sparse(labels, y_pred, from_logits, axis):
+        return phi(
+            _cross_entropy.sparse_cross_entropy(
+                labels, y_pred, from_logits, axis
+            )
+        )
+
+    return PerSample(dense, sparse, **parameters)
+
+
+def dense_losses(
+    function, loss, y_true, y_pred, from_logits, label_smoothing, axis
+):
+    """The losses of samples with probabilities as labels.
+
+    `loss` is a `PerSample`, and `function` the public one that is called here.
+    """
+    options = _validation.check_options(
+        from_logits=from_logits, label_smoothing=label_smoothing, axis=axis
+    )
+    y_true, y_pred = _tensor(y_true), _tensor(y_pred)
+    axis = _validation.class_axis(y_pred, options["axis"])
+    label_smoothing = options["label_smoothing"]
+    _validation.check_dense_labels(
+        y_true, y_pred, axis, function, label_smoothing
+    )
+    if has_keras_tensors(y_true, y_pred):
+        operation = LossOperation(function)
+        return operation(y_true, y_pred, **loss.parameters, **options)
+
     y_pred, dtype = at_least_float32(y_pred)
     y_true = ops.cast(y_true, y_pred.dtype)
     if label_smoothing:
@@ -31,57 +73,40 @@ def dense_losses(function, y_true, y_pred, label_smoothing, axis, twin):
         if classes is None:
             classes = ops.cast(ops.shape(y_pred)[axis], y_pred.dtype)
         y_true = y_true * (1.0 - label_smoothing) + label_smoothing / classes
-    return ops.cast(_of_any(function, y_true, y_pred, axis), dtype)
+    losses = _of_any(loss.dense, y_true, y_pred, from_logits, axis)
+    return ops.cast(losses, dtype)
 
 
-def sparse_losses(function, y_true, y_pred, ignore_class, axis, twin):
-    """`function` of each sample's class id; 0 where it is `ignore_class`.
+def sparse_losses(
+    function, loss, y_true, y_pred, from_logits, ignore_class, axis
+):
+    """The losses of samples with a class id; 0 where it is `ignore_class`.
 
-    `twin` is how an error names the loss for one-hot labels, or None.
+    `loss` is a `PerSample`, and `function` the public one that is called here.
     """
-    ignore_class = _validation.check_ignore_class(ignore_class)
-    axis = _validation.check_axis(axis)
+    options = _validation.check_options(
+        from_logits=from_logits, ignore_class=ignore_class, axis=axis
+    )
+    y_true, y_pred = _tensor(y_true), _tensor(y_pred)
+    axis = _validation.class_axis(y_pred, options["axis"])
+    _validation.check_sparse_labels(y_true, y_pred, axis, function)
+    if has_keras_tensors(y_true, y_pred):
+        operation = LossOperation(function)
+        return operation(y_true, y_pred, **loss.parameters, **options)
 
-    y_pred = ops.convert_to_tensor(y_pred)
-    axis = _validation.class_axis(y_pred, axis)
-    labels = _validation.integer_labels(y_true, y_pred, axis, twin)
+    labels = _validation.integer_labels(y_true, y_pred, axis)
     y_pred, dtype = at_least_float32(y_pred)
+    ignore_class = options["ignore_class"]
     if ignore_class is not None:
         ignored = ops.equal(labels, ignore_class)
         labels = ops.where(ignored, 0, labels)
         # Not only the loss: an infinite logit would make 0 * inf = NaN of the
         # gradient.
         y_pred = ops.where(ops.expand_dims(ignored, axis), 0.5, y_pred)
-    losses = _of_any(function, labels, y_pred, axis)
+    losses = _of_any(loss.sparse, labels, y_pred, from_logits, axis)
     if ignore_class is not None:
         losses = ops.where(ignored, 0.0, losses)
     return ops.cast(losses, dtype)
-
-
-def dense_cross_entropies(phi, from_logits):
-    """The function of `dense_losses` that is `phi` of the cross-entropy."""
-
-    def function(y_true, y_pred, axis):
-        return phi(
-            _cross_entropy.dense_cross_entropy(
-                y_true, y_pred, from_logits, axis
-            )
-        )
-
-    return function
-
-
-def sparse_cross_entropies(phi, from_logits):
-    """The function of `sparse_losses` that is `phi` of the cross-entropy."""
-
-    def function(labels, y_pred, axis):
-        return phi(
-            _cross_entropy.sparse_cross_entropy(
-                labels, y_pred, from_logits, axis
-            )
-        )
-
-    return function
 
 
 def at_least_float32(x):
@@ -92,8 +117,12 @@ def at_least_float32(x):
     return ops.cast(x, "float64" if dtype == "float64" else "float32"), dtype
 
 
-def _of_any(function, y_true, y_pred, axis):
+def _tensor(x):
+    return x if has_keras_tensors(x) else ops.convert_to_tensor(x)
+
+
+def _of_any(function, labels, y_pred, from_logits, axis):
     """`function`, of an empty batch too, whose maximum no backend knows."""
     if 0 in y_pred.shape:
         return ops.sum(y_pred, axis=axis)
-    return function(y_true, y_pred, axis)
+    return function(labels, y_pred, from_logits, axis)

@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from crl_keras.losses import _validation
+from crl_keras.losses._functional import BatchLoss
 
 MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
@@ -22,43 +23,56 @@ class Reduction(keras.losses.Loss):
         return losses
 
 
-class PerSampleLoss(keras.losses.Loss):
+class PerSampleLoss(BatchLoss):
     """Base of the losses: `call` returns one value a sample.
 
-    Unlike the base class of Keras it hands `y_true` to `call` unchanged.
-    Subclasses with an `ignore_class` override `kept`.
+    A subclass names the `function` of these values. All that is given beside
+    Keras's arguments is handed to it, kept as attributes, and in the config.
+    Unlike the base class of Keras this one leaves `y_true` as it is.
     """
 
-    def __init__(self, reduction, name, dtype):
+    function: Any
+
+    def __init__(self, reduction, name, dtype, **arguments):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self._names = tuple(arguments)
+        for argument, value in arguments.items():
+            setattr(self, argument, value)
         # Sums in 16 bits would overflow over the pixels of one image.
         wide = "float64" if self.dtype == "float64" else "float32"
         self._reduce = Reduction(reduction=reduction, dtype=wide)
         self._each = Reduction(reduction=None, dtype=wide)
         self._config_dtype = None if dtype is None else self.dtype
 
-    def __call__(
-        self, y_true: Any, y_pred: Any, sample_weight: Any = None
-    ) -> Any:
-        with keras.name_scope(self.name):
-            predictions = ops.convert_to_tensor(y_pred, dtype=self.dtype)
-            losses = self.call(y_true, predictions)
-            kept = self.kept(y_true, predictions)
-            if kept is not None and self.reduction in MEANS:
-                sample_weight = self._like(losses, sample_weight)
-                losses = ops.cast(losses, self._each.dtype)
-                losses *= self._share_kept(kept, y_pred, sample_weight)
-            elif self._is_plain_mean(losses, y_pred, sample_weight):
-                if self.dtype == "float64":
-                    return losses.mean()  # Keras's is of float32.
-                return ops.mean(losses)
-            self._reduce.reduction = self.reduction  # As set by now.
-            losses = self._reduce(losses, y_pred, sample_weight)
-            return ops.cast(losses, self.dtype)
+    def of_batch(self, y_true, y_pred, sample_weight):
+        predictions = ops.convert_to_tensor(y_pred, dtype=self.dtype)
+        losses = self.call(y_true, predictions)
+        kept = self.kept(y_true, predictions)
+        if kept is not None and self.reduction in MEANS:
+            sample_weight = self._like(losses, sample_weight)
+            losses = ops.cast(losses, self._each.dtype)
+            losses *= self._share_kept(kept, y_pred, sample_weight)
+        elif self._is_plain_mean(losses, y_pred, sample_weight):
+            if self.dtype == "float64":
+                return losses.mean()  # Keras's is of float32.
+            return ops.mean(losses)
+        self._reduce.reduction = self.reduction  # As set by now.
+        losses = self._reduce(losses, y_pred, sample_weight)
+        return ops.cast(losses, self.dtype)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return self.function(y_true, y_pred, **self._arguments())
+
+    def get_config(self) -> dict[str, Any]:
+        config = {**super().get_config(), "dtype": self._config_dtype}
+        return {**config, **self._arguments()}
 
     def kept(self, y_true, y_pred):
         """True where a sample counts, or None where all do."""
         return None
+
+    def _arguments(self):
+        return {name: getattr(self, name) for name in self._names}
 
     def _like(self, losses, sample_weight):
         """Weights in the shape of the losses, where a mean divides by them.
@@ -90,51 +104,32 @@ class PerSampleLoss(keras.losses.Loss):
             and 0 not in losses.shape
         )
 
-    def get_config(self):
-        return {**super().get_config(), "dtype": self._config_dtype}
+
+class FormLoss(PerSampleLoss):
+    """Base of the two forms of a loss.
+
+    `loss` is the `PerSample` of the loss: its parameters, checked. `value` is
+    that of the `option` that the form has and the other has not.
+    """
+
+    option: str
+
+    def __init__(self, loss, from_logits, value, axis, reduction, name, dtype):
+        given = {"from_logits": from_logits, self.option: value, "axis": axis}
+        options = _validation.check_options(**given)
+        super().__init__(reduction, name, dtype, **loss.parameters, **options)
 
 
-class DenseLoss(PerSampleLoss):
+class DenseLoss(FormLoss):
     """Base of the losses for one-hot or soft labels."""
 
-    def __init__(
-        self, from_logits, label_smoothing, axis, reduction, name, dtype
-    ):
-        super().__init__(reduction=reduction, name=name, dtype=dtype)
-        self.from_logits = _validation.check_from_logits(from_logits)
-        self.label_smoothing = _validation.check_label_smoothing(
-            label_smoothing
-        )
-        self.axis = _validation.check_axis(axis)
-
-    def options(self):
-        """What `call` hands to the function of the loss."""
-        return {
-            "from_logits": self.from_logits,
-            "label_smoothing": self.label_smoothing,
-            "axis": self.axis,
-        }
-
-    def get_config(self):
-        return {**super().get_config(), **self.options()}
+    option = "label_smoothing"
 
 
-class SparseLoss(PerSampleLoss):
+class SparseLoss(FormLoss):
     """Base of the losses for integer labels."""
 
-    def __init__(self, from_logits, ignore_class, axis, reduction, name, dtype):
-        super().__init__(reduction=reduction, name=name, dtype=dtype)
-        self.from_logits = _validation.check_from_logits(from_logits)
-        self.ignore_class = _validation.check_ignore_class(ignore_class)
-        self.axis = _validation.check_axis(axis)
-
-    def options(self):
-        """What `call` hands to the function of the loss."""
-        return {
-            "from_logits": self.from_logits,
-            "ignore_class": self.ignore_class,
-            "axis": self.axis,
-        }
+    option = "ignore_class"
 
     def kept(self, y_true, y_pred):
         if self.ignore_class is None:
@@ -142,6 +137,3 @@ class SparseLoss(PerSampleLoss):
         axis = _validation.class_axis(y_pred, self.axis)
         labels = _validation.integer_labels(y_true, y_pred, axis)
         return ops.not_equal(labels, self.ignore_class)
-
-    def get_config(self):
-        return {**super().get_config(), **self.options()}

@@ -9,6 +9,7 @@ exception instead.
 import math
 from numbers import Integral
 from numbers import Real
+from typing import Any
 
 import keras
 from keras import ops
@@ -50,6 +51,15 @@ def check_count(name, value, least):
             f"`{name}` must be {expected}. Received: {name}={value:g}"
         )
     return int(value)
+
+
+def check_choice(name, value, choices):
+    """Raises, naming the argument, unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(
+            f"`{name}` must be one of: {', '.join(choices)}. "
+            f"Received: {name}={value!r}"
+        )
 
 
 def check_alpha_beta(alpha, beta):
@@ -108,14 +118,26 @@ def check_ignore_class(ignore_class):
             f"ignore_class={ignore_class!r} of type "
             f"{type(ignore_class).__name__}"
         )
+    number: Any = ignore_class  # To a type checker a Real has no order.
     # NO_CLASS itself is what labels become that are no integers.
-    in_range = NO_CLASS < ignore_class < 2**31
-    if not in_range or int(ignore_class) != ignore_class:
+    in_range = NO_CLASS < number < 2**31
+    if not in_range or int(number) != number:
         raise ValueError(
             "`ignore_class` must be an integer class id, within 32 bits, or "
             f"None. Received: ignore_class={ignore_class}"
         )
-    return int(ignore_class)
+    return int(number)
+
+
+def check_options(**options):
+    """Returns those of the arguments that many losses share, checked."""
+    checks = {
+        "from_logits": check_from_logits,
+        "label_smoothing": check_label_smoothing,
+        "ignore_class": check_ignore_class,
+        "axis": check_axis,
+    }
+    return {name: checks[name](value) for name, value in options.items()}
 
 
 def class_axis(y_pred, axis):
@@ -151,10 +173,10 @@ def fits(shape, expected):
     )
 
 
-def check_dense_labels(y_true, y_pred, axis, twin, label_smoothing=0.0):
+def check_dense_labels(y_true, y_pred, axis, function, label_smoothing=0.0):
     """Raises unless `y_true` holds one probability per class of `y_pred`.
 
-    `twin` names the loss that takes integer labels.
+    `function` is the one that is called.
     """
     shape, expected = static_shape(y_true), tuple(y_pred.shape)
     if shape is None or fits(shape, expected):
@@ -163,10 +185,9 @@ def check_dense_labels(y_true, y_pred, axis, twin, label_smoothing=0.0):
         "`y_true` must hold one-hot or soft labels of the shape of `y_pred`. "
         f"Received: y_true.shape={shape}, y_pred.shape={expected}"
     )
-    without_classes = expected[:axis] + expected[axis + 1 :]
-    with_one = expected[:axis] + (1,) + expected[axis + 1 :]
-    if fits(shape, without_classes) or fits(shape, with_one):
-        message += f". These look like integer labels: use {twin}"
+    if any(fits(shape, other) for other in _sparse_shapes(expected, axis)):
+        advice = _twin(function, "a loss for integer labels")
+        message += f". These look like integer labels: use {advice}"
         if label_smoothing:
             message += (
                 ", or, since `label_smoothing` needs one-hot labels, make "
@@ -175,34 +196,60 @@ def check_dense_labels(y_true, y_pred, axis, twin, label_smoothing=0.0):
     raise ValueError(message)
 
 
-def integer_labels(y_true, y_pred, axis, twin=None):
+def check_sparse_labels(y_true, y_pred, axis, function=None):
+    """Raises unless `y_true` holds one class id per sample of `y_pred`.
+
+    `function` is the one that is called, if it is a loss.
+    """
+    shape, y_pred_shape = static_shape(y_true), tuple(y_pred.shape)
+    expected, with_one = _sparse_shapes(y_pred_shape, axis)
+    if shape is None or fits(shape, expected) or fits(shape, with_one):
+        return
+    message = (
+        "`y_true` must hold integer labels of the shape of `y_pred` "
+        f"without its class axis: {expected} or {with_one}. "
+        f"Received: y_true.shape={shape}, y_pred.shape={y_pred_shape}, "
+        f"axis={axis}"
+    )
+    if fits(shape, y_pred_shape):
+        twin = _twin(function, None)
+        message += ". These look like one-hot labels: " + (
+            f"use {twin}" if twin else "take their keras.ops.argmax"
+        )
+    raise ValueError(message)
+
+
+def _sparse_shapes(shape, axis):
+    """The two shapes of integer labels beside predictions of `shape`."""
+    before, after = shape[:axis], shape[axis + 1 :]
+    return before + after, (*before, 1, *after)
+
+
+def _twin(function, otherwise):
+    """How an error names the loss for the other form of the labels."""
+    name = getattr(function, "__name__", "")
+    twin = f"sparse_{name}"
+    if name.startswith("sparse_"):
+        twin = name.removeprefix("sparse_")
+    if keras.saving.get_registered_object(f"crl_keras>{twin}") is None:
+        return otherwise
+    return f"{twin.title().replace('_', '')} ({twin})"
+
+
+def integer_labels(y_true, y_pred, axis):
     """Returns the labels as exact integers of the shape of the loss.
 
     `y_true` has the shape of `y_pred` without its class axis, or with 1 there.
-    A label that is not an integer becomes NO_CLASS. `twin` names the loss that
-    takes one-hot labels, where there is one.
+    A label that is not an integer becomes NO_CLASS.
     """
     y_true = ops.convert_to_tensor(y_true)
-    y_pred_shape = tuple(y_pred.shape)
-    expected = y_pred_shape[:axis] + y_pred_shape[axis + 1 :]
-    with_one = y_pred_shape[:axis] + (1,) + y_pred_shape[axis + 1 :]
+    check_sparse_labels(y_true, y_pred, axis)
     shape = static_shape(y_true)
+    expected, with_one = _sparse_shapes(tuple(y_pred.shape), axis)
     if shape is None or (shape != expected and fits(shape, with_one)):
         # (N, 1) beside (N,) would broadcast to (N, N).
         target = ops.shape(y_pred)
         y_true = ops.reshape(y_true, target[:axis] + target[axis + 1 :])
-    elif not fits(shape, expected):
-        message = (
-            "`y_true` must hold integer labels of the shape of `y_pred` "
-            f"without its class axis: {expected} or {with_one}. "
-            f"Received: y_true.shape={shape}, y_pred.shape={y_pred_shape}, "
-            f"axis={axis}"
-        )
-        if fits(shape, y_pred_shape):
-            message += ". These look like one-hot labels: " + (
-                f"use {twin}" if twin else "take their keras.ops.argmax"
-            )
-        raise ValueError(message)
     return _to_integers(y_true)
 
 

@@ -41,27 +41,27 @@ def competing_ratio_loss(
     class, and `alpha + 1 - p_c` is `alpha` plus the probability of all classes
     that compete with it. The gradient in the logits is that of the
     cross-entropy, `p - y`, times `1 + beta * e / (alpha + 1 - e)` with
-    `e = exp(-ce)`. `beta=0` is the cross-entropy of Keras itself, and
-    `alpha=0, beta=1` the negative log likelihood ratio (NLLR).
+    `e = exp(-ce)`. `beta=0` is Keras's cross-entropy, and `alpha=0, beta=1` is
+    the negative log likelihood ratio (NLLR).
 
     Args:
         y_true: One-hot or soft labels, of the shape of `y_pred`; a float,
-            integer or bool dtype. They sum to 1 along `axis`; of others, such
-            as rows of zeros that are padding, the formula is computed all the
-            same: give them a `sample_weight` of 0.
+            integer or bool dtype. Each must sum to 1 along `axis`. The loss
+            does not check this: give rows of zeros that are padding a
+            `sample_weight` of 0.
         y_pred: Logits or probabilities, `(..., classes)`, or the classes along
             `axis`; at least 2 classes. 16-bit floats are computed in float32.
         alpha: Finite number >= 0, by default 1.5 as in the paper. For
-            `alpha >= 1` and `beta >= 0` a one-hot label's loss is >= 0; for
-            `alpha=0` it has no lower bound.
+            `alpha >= 1` and `beta >= 0`, the loss of a one-hot label is >= 0.
+            For `alpha=0` it has no lower bound.
         beta: Finite number, `alpha + beta >= 0`, by default 1 as in the paper.
-            Positive: confident samples weigh more than under cross-entropy;
-            negative: less.
-        from_logits: Whether `y_pred` holds logits. Prefer logits: from
-            probabilities they are first renormalised and clipped to
-            `[epsilon, 1 - epsilon]` as Keras does (`keras.config.epsilon()`,
-            1e-7), which leaves samples outside of it without a gradient,
-            except where TensorFlow finds the softmax they came from.
+            If positive, confident samples weigh more than under cross-entropy.
+            If negative, they weigh less.
+        from_logits: Whether `y_pred` holds logits. Prefer logits.
+            Probabilities are renormalised and clipped to
+            `[epsilon, 1 - epsilon]` as in Keras (`keras.config.epsilon()`,
+            1e-7). Samples outside of this range then have no gradient, unless
+            TensorFlow finds the softmax that made them.
         label_smoothing: Number in [0, 1], by default 0: the labels become
             `y * (1 - label_smoothing) + label_smoothing / classes`.
         axis: The axis of the classes, by default the last.
@@ -72,8 +72,8 @@ def competing_ratio_loss(
 
     Raises:
         TypeError, ValueError: If an argument is of another type or outside its
-            range, or the shapes do not fit (integer labels among them: they
-            are for `sparse_competing_ratio_loss`).
+            range, or the shapes do not fit. Integer labels do not fit: use
+            `sparse_competing_ratio_loss` for them.
 
     Example:
 
@@ -88,34 +88,10 @@ def competing_ratio_loss(
         Image Classification", arXiv:1912.11642, Eq. (11). Its Eq. (14), the
         gradient, has a sign error: see docs/paper-errata.md.
     """
-    alpha, beta = _validation.check_alpha_beta(alpha, beta)
-    from_logits = _validation.check_from_logits(from_logits)
-
-    def from_margin(y_true, y_pred, axis):
-        cross_entropy, margin, is_hard = _cross_entropy.dense_margin(
-            y_true, y_pred, axis
-        )
-        # The inner `where` keeps log(0) out of the gradient, and `maximum` that
-        # of a label of zeros: it is padding, and has a weight of 0.
-        soft = ops.where(is_hard, 1.0, cross_entropy)
-        soft = ops.maximum(-ops.expm1(-soft), 1e-30)
-        log_competing = ops.where(
-            is_hard, ops.log_sigmoid(margin), ops.log(soft)
-        )
-        return _from_log_competing(cross_entropy, log_competing, alpha, beta)
-
-    function = from_margin
-    if not (from_logits and beta and alpha < SMALL_ALPHA):
-        function = _forms.dense_cross_entropies(
-            lambda ce: _from_cross_entropy(ce, alpha, beta), from_logits
-        )
+    loss = _competing_ratio(alpha, beta)
+    options = from_logits, label_smoothing, axis
     return _forms.dense_losses(
-        function,
-        y_true,
-        y_pred,
-        label_smoothing,
-        axis,
-        twin="SparseCompetingRatioLoss (sparse_competing_ratio_loss)",
+        competing_ratio_loss, loss, y_true, y_pred, *options
     )
 
 
@@ -139,23 +115,24 @@ def sparse_competing_ratio_loss(
     CRL = -log(p_c) + beta * log(alpha + 1 - p_c)
     ```
 
-    the same number as `competing_ratio_loss` gives for the one-hot label.
+    This is the same number as that of `competing_ratio_loss` for the one-hot
+    label.
 
     Args:
         y_true: Class ids 0 to classes - 1, of the shape of `y_pred` without
             its class axis, or with 1 there: `(N,)` or `(N, 1)` beside
             `(N, classes)`. Any integer dtype, or floats that hold integers. A
-            label that names no class gives NaN or, where the kernel of the
-            backend raises one, an exception.
+            label that names no class gives NaN, or an exception where the
+            kernel of the backend raises one.
         y_pred: Logits or probabilities, `(..., classes)`, or the classes along
             `axis`; at least 2 classes. 16-bit floats are computed in float32.
         alpha: Finite number >= 0, by default 1.5 as in the paper.
         beta: Finite number, `alpha + beta >= 0`, by default 1 as in the paper.
-        from_logits: Whether `y_pred` holds logits, which are to be preferred:
-            see `competing_ratio_loss`.
-        ignore_class: Integer or None (default). Samples with this label, which
-            need not be a class (-1 and 255 are common), have loss 0 and
-            gradient 0, whatever their prediction.
+        from_logits: Whether `y_pred` holds logits. Prefer logits: see
+            `competing_ratio_loss`.
+        ignore_class: Integer or None (default). Samples with this label have
+            loss 0 and gradient 0 for every prediction. It need not be a class;
+            -1 and 255 are common.
         axis: The axis of the classes, by default the last.
 
     Returns:
@@ -176,28 +153,45 @@ def sparse_competing_ratio_loss(
     Reference:
         Zhang et al., arXiv:1912.11642, Eq. (11).
     """
-    alpha, beta = _validation.check_alpha_beta(alpha, beta)
-    from_logits = _validation.check_from_logits(from_logits)
+    loss = _competing_ratio(alpha, beta)
+    options = from_logits, ignore_class, axis
+    return _forms.sparse_losses(
+        sparse_competing_ratio_loss, loss, y_true, y_pred, *options
+    )
 
-    def from_margin(labels, y_pred, axis):
+
+def _competing_ratio(alpha, beta):
+    alpha, beta = _validation.check_alpha_beta(alpha, beta)
+    loss = _forms.of_cross_entropy(
+        lambda ce: _from_cross_entropy(ce, alpha, beta), alpha=alpha, beta=beta
+    )
+    if beta == 0 or alpha >= SMALL_ALPHA:
+        return loss
+
+    def dense(y_true, y_pred, from_logits, axis):
+        if not from_logits:
+            return loss.dense(y_true, y_pred, from_logits, axis)
+        cross_entropy, margin, is_hard = _cross_entropy.dense_margin(
+            y_true, y_pred, axis
+        )
+        # The inner `where` keeps log(0) out of the gradient, and `maximum` that
+        # of a label of zeros: it is padding, and has a weight of 0.
+        soft = ops.where(is_hard, 1.0, cross_entropy)
+        soft = ops.maximum(-ops.expm1(-soft), 1e-30)
+        log_competing = ops.where(
+            is_hard, ops.log_sigmoid(margin), ops.log(soft)
+        )
+        return _from_log_competing(cross_entropy, log_competing, alpha, beta)
+
+    def sparse(labels, y_pred, from_logits, axis):
+        if not from_logits:
+            return loss.sparse(labels, y_pred, from_logits, axis)
         margin = _cross_entropy.sparse_margin(labels, y_pred, axis)
         return _from_log_competing(
             ops.softplus(margin), ops.log_sigmoid(margin), alpha, beta
         )
 
-    function = from_margin
-    if not (from_logits and beta and alpha < SMALL_ALPHA):
-        function = _forms.sparse_cross_entropies(
-            lambda ce: _from_cross_entropy(ce, alpha, beta), from_logits
-        )
-    return _forms.sparse_losses(
-        function,
-        y_true,
-        y_pred,
-        ignore_class,
-        axis,
-        twin="CompetingRatioLoss (competing_ratio_loss)",
-    )
+    return _forms.PerSample(dense, sparse, alpha=alpha, beta=beta)
 
 
 def _from_cross_entropy(cross_entropy, alpha, beta):
@@ -228,7 +222,7 @@ def _from_log_competing(cross_entropy, log_competing, alpha, beta):
 class CompetingRatioLoss(DenseLoss):
     """The Competing Ratio Loss (CRL) for one-hot or soft labels.
 
-    Use it where you would use `keras.losses.CategoricalCrossentropy`. With the
+    Use it in place of `keras.losses.CategoricalCrossentropy`. With the
     cross-entropy `ce` of a sample, between its label and the softmax of its
     logits:
 
@@ -255,9 +249,9 @@ class CompetingRatioLoss(DenseLoss):
             returned, by default `keras.config.floatx()`. The loss itself is
             computed in float32 or better.
 
-    Called with `y_true` and `y_pred`, both `(batch, ..., classes)`, and
-    optionally `sample_weight`, it returns a scalar, or one value a sample
-    where `reduction` is None.
+    Call it with `y_true` and `y_pred`, both `(batch, ..., classes)`, and
+    optionally `sample_weight`. It returns a scalar, or one value for each
+    sample if `reduction` is None.
 
     Raises:
         TypeError, ValueError: If an argument is of another type or outside its
@@ -271,10 +265,20 @@ class CompetingRatioLoss(DenseLoss):
         >>> print(f"{float(loss(y_true, logits)):.4f}")
         2.6242
 
+        Keras finds only its own losses by a string. To name this one:
+
+        >>> config = {"alpha": 2.0, "from_logits": True}
+        >>> name = "crl_keras>CompetingRatioLoss"
+        >>> loss = keras.losses.get({"class_name": name, "config": config})
+        >>> loss.alpha
+        2.0
+
     Reference:
         Zhang et al., "Competing Ratio Loss for Discriminative Multi-class
         Image Classification", arXiv:1912.11642, Eq. (11).
     """
+
+    function = staticmethod(competing_ratio_loss)
 
     def __init__(
         self,
@@ -287,41 +291,26 @@ class CompetingRatioLoss(DenseLoss):
         name: str = "competing_ratio_loss",
         dtype: Any = None,
     ) -> None:
+        loss = _competing_ratio(alpha, beta)
         super().__init__(
-            from_logits, label_smoothing, axis, reduction, name, dtype
+            loss, from_logits, label_smoothing, axis, reduction, name, dtype
         )
-        self.alpha, self.beta = _validation.check_alpha_beta(alpha, beta)
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        return competing_ratio_loss(
-            y_true,
-            y_pred,
-            alpha=self.alpha,
-            beta=self.beta,
-            **self.options(),
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "alpha": self.alpha,
-            "beta": self.beta,
-        }
 
 
 @keras.saving.register_keras_serializable(package="crl_keras")
 class SparseCompetingRatioLoss(SparseLoss):
     """The Competing Ratio Loss (CRL) for integer labels.
 
-    Use it where you would use `keras.losses.SparseCategoricalCrossentropy`.
+    Use it in place of `keras.losses.SparseCategoricalCrossentropy`.
     With the probability `p_c` of the correct class:
 
     ```
     CRL = -log(p_c) + beta * log(alpha + 1 - p_c)
     ```
 
-    Unlike Keras's, it keeps labels exact under every `dtype`, takes any `axis`
-    on every backend, and never gives a number for a label that names no class.
+    Unlike Keras's loss, it keeps labels exact under every `dtype`, takes any
+    `axis` on every backend, and never gives a number for a label that names no
+    class.
 
     Args:
         alpha: Finite number >= 0, by default 1.5 as in the paper.
@@ -361,6 +350,8 @@ class SparseCompetingRatioLoss(SparseLoss):
         Image Classification", arXiv:1912.11642, Eq. (11).
     """
 
+    function = staticmethod(sparse_competing_ratio_loss)
+
     def __init__(
         self,
         alpha: float = 1.5,
@@ -372,23 +363,7 @@ class SparseCompetingRatioLoss(SparseLoss):
         name: str = "sparse_competing_ratio_loss",
         dtype: Any = None,
     ) -> None:
+        loss = _competing_ratio(alpha, beta)
         super().__init__(
-            from_logits, ignore_class, axis, reduction, name, dtype
+            loss, from_logits, ignore_class, axis, reduction, name, dtype
         )
-        self.alpha, self.beta = _validation.check_alpha_beta(alpha, beta)
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        return sparse_competing_ratio_loss(
-            y_true,
-            y_pred,
-            alpha=self.alpha,
-            beta=self.beta,
-            **self.options(),
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "alpha": self.alpha,
-            "beta": self.beta,
-        }

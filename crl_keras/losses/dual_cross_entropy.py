@@ -35,16 +35,17 @@ def dual_cross_entropy(
     For a one-hot label of class `c` the second sum is over the classes that
     compete with it. The gradient in the logits is
     `p - y + beta * (w - p * sum(w))` with
-    `w_k = (1 - y_k) * p_k / (alpha + p_k)`. Where the competing classes have
-    little probability, that is about `-(1 - p_c) * (1 + beta / alpha)` in the
+    `w_k = (1 - y_k) * p_k / (alpha + p_k)`. If the competing classes have
+    little probability, it is about `-(1 - p_c) * (1 + beta / alpha)` in the
     logit of class `c`.
 
     The competing ratio loss takes the logarithm of the *sum* of the competing
-    probabilities, this one the sum of their logarithms. For two classes and
-    hard labels they are the same. For a soft label it is not lowest at `p = y`.
+    probabilities. This loss takes the sum of their logarithms. For two classes
+    and hard labels both are the same. For a soft label this loss is not lowest
+    at `p = y`.
 
-    The text of the paper was not at hand: the formula and the defaults are
-    those of a public implementation, and not verified beyond it.
+    We did not have the text of the paper. The formula and the defaults are
+    those of a public implementation, and not verified otherwise.
 
     Args:
         y_true: One-hot or soft labels, of the shape of `y_pred`.
@@ -79,24 +80,10 @@ def dual_cross_entropy(
         68(5), 2019. The paper on CRL compares with it and gives no alpha and
         beta.
     """
-    alpha, beta = _check(alpha, beta)
-    from_logits = _validation.check_from_logits(from_logits)
-
-    def function(y_true, y_pred, axis):
-        cross_entropy = _cross_entropy.dense_cross_entropy(
-            y_true, y_pred, from_logits, axis
-        )
-        terms = _log_terms(y_pred, alpha, from_logits, axis)
-        rest = ops.sum((1.0 - y_true) * terms, axis=axis)
-        return cross_entropy + beta * rest
-
+    loss = _dual(alpha, beta)
+    options = from_logits, label_smoothing, axis
     return _forms.dense_losses(
-        function,
-        y_true,
-        y_pred,
-        label_smoothing,
-        axis,
-        twin="SparseDualCrossEntropy (sparse_dual_cross_entropy)",
+        dual_cross_entropy, loss, y_true, y_pred, *options
     )
 
 
@@ -119,8 +106,8 @@ def sparse_dual_cross_entropy(
     DCE = -log(p_c) + beta * sum_{k != c} log(alpha + p_k)
     ```
 
-    the same number as `dual_cross_entropy` gives for the one-hot label. The
-    formula and the defaults are not verified in the paper itself.
+    This is the same number as that of `dual_cross_entropy` for the one-hot
+    label. The formula and the defaults are not verified in the paper itself.
 
     Args:
         y_true: Class ids 0 to classes - 1, of the shape of `y_pred` without
@@ -155,40 +142,41 @@ def sparse_dual_cross_entropy(
         68(5), 2019. The paper on CRL compares with it and gives no alpha and
         beta.
     """
-    alpha, beta = _check(alpha, beta)
-    from_logits = _validation.check_from_logits(from_logits)
-
-    def function(labels, y_pred, axis):
-        cross_entropy = _cross_entropy.sparse_cross_entropy(
-            labels, y_pred, from_logits, axis
-        )
-        terms = _log_terms(y_pred, alpha, from_logits, axis)
-        is_label = _cross_entropy.one_hot(labels, y_pred, axis)
-        rest = ops.sum(ops.where(is_label, 0.0, terms), axis=axis)
-        return cross_entropy + beta * rest
-
+    loss = _dual(alpha, beta)
+    options = from_logits, ignore_class, axis
     return _forms.sparse_losses(
-        function,
-        y_true,
-        y_pred,
-        ignore_class,
-        axis,
-        twin="DualCrossEntropy (dual_cross_entropy)",
+        sparse_dual_cross_entropy, loss, y_true, y_pred, *options
     )
 
 
-def _check(alpha, beta):
-    """Returns `(alpha, beta)` as floats, or raises naming the argument."""
+def _dual(alpha, beta):
     alpha = _validation.check_number("alpha", alpha, "a finite number > 0")
     if alpha <= 0:
         raise ValueError(f"`alpha` must be > 0. Received: alpha={alpha}")
-    return alpha, _validation.check_at_least_0("beta", beta)
+    beta = _validation.check_at_least_0("beta", beta)
 
+    def log_terms(y_pred, from_logits, axis):
+        """`log(alpha + p_k)` of each class."""
+        p = _cross_entropy.probabilities(y_pred, from_logits, axis)
+        return math.log(alpha) + ops.log1p(p / alpha)
 
-def _log_terms(y_pred, alpha, from_logits, axis):
-    """`log(alpha + p_k)` of each class."""
-    p = _cross_entropy.probabilities(y_pred, from_logits, axis)
-    return math.log(alpha) + ops.log1p(p / alpha)
+    def dense(y_true, y_pred, from_logits, axis):
+        cross_entropy = _cross_entropy.dense_cross_entropy(
+            y_true, y_pred, from_logits, axis
+        )
+        rest = (1.0 - y_true) * log_terms(y_pred, from_logits, axis)
+        return cross_entropy + beta * ops.sum(rest, axis=axis)
+
+    def sparse(labels, y_pred, from_logits, axis):
+        cross_entropy = _cross_entropy.sparse_cross_entropy(
+            labels, y_pred, from_logits, axis
+        )
+        is_label = _cross_entropy.one_hot(labels, y_pred, axis)
+        terms = log_terms(y_pred, from_logits, axis)
+        rest = ops.where(is_label, 0.0, terms)
+        return cross_entropy + beta * ops.sum(rest, axis=axis)
+
+    return _forms.PerSample(dense, sparse, alpha=alpha, beta=beta)
 
 
 @keras.saving.register_keras_serializable(package="crl_keras")
@@ -229,6 +217,8 @@ class DualCrossEntropy(DenseLoss):
         68(5), 2019.
     """
 
+    function = staticmethod(dual_cross_entropy)
+
     def __init__(
         self,
         alpha: float = 1.0,
@@ -240,18 +230,10 @@ class DualCrossEntropy(DenseLoss):
         name: str = "dual_cross_entropy",
         dtype: Any = None,
     ) -> None:
+        loss = _dual(alpha, beta)
         super().__init__(
-            from_logits, label_smoothing, axis, reduction, name, dtype
+            loss, from_logits, label_smoothing, axis, reduction, name, dtype
         )
-        self.alpha, self.beta = _check(alpha, beta)
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        return dual_cross_entropy(
-            y_true, y_pred, alpha=self.alpha, beta=self.beta, **self.options()
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "alpha": self.alpha, "beta": self.beta}
 
 
 @keras.saving.register_keras_serializable(package="crl_keras")
@@ -291,6 +273,8 @@ class SparseDualCrossEntropy(SparseLoss):
         68(5), 2019.
     """
 
+    function = staticmethod(sparse_dual_cross_entropy)
+
     def __init__(
         self,
         alpha: float = 1.0,
@@ -302,15 +286,7 @@ class SparseDualCrossEntropy(SparseLoss):
         name: str = "sparse_dual_cross_entropy",
         dtype: Any = None,
     ) -> None:
+        loss = _dual(alpha, beta)
         super().__init__(
-            from_logits, ignore_class, axis, reduction, name, dtype
+            loss, from_logits, ignore_class, axis, reduction, name, dtype
         )
-        self.alpha, self.beta = _check(alpha, beta)
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        return sparse_dual_cross_entropy(
-            y_true, y_pred, alpha=self.alpha, beta=self.beta, **self.options()
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "alpha": self.alpha, "beta": self.beta}

@@ -35,13 +35,14 @@ def focal_loss(
     `(1 - e) ** (gamma - 1) * (1 - e + gamma * e * ce)` with `e = exp(-ce)`:
     confident samples weigh less than under cross-entropy.
 
-    For hard labels it is `keras.losses.CategoricalFocalCrossentropy(alpha=1)`
-    without that loss's clip, which leaves hard samples, those with
-    `p_c < 1e-7`, no gradient. For soft labels that one weighs each class by
-    itself, `-sum_k y_k * (1 - p_k) ** gamma * log(p_k)`, which is not lowest at
-    `p = y`; this one is.
+    For hard labels it equals
+    `keras.losses.CategoricalFocalCrossentropy(alpha=1)`, without the clip of
+    that loss. The clip takes the gradient away from hard samples,
+    `p_c < 1e-7`. For soft labels Keras weighs each class separately,
+    `-sum_k y_k * (1 - p_k) ** gamma * log(p_k)`. That is not lowest at
+    `p = y`; this loss is.
 
-    There is no class weight `alpha`: a scalar would only rescale the loss.
+    There is no class weight `alpha`, because a scalar only rescales the loss.
 
     Args:
         y_true: One-hot or soft labels, of the shape of `y_pred`.
@@ -74,16 +75,9 @@ def focal_loss(
         in its form for several classes. The paper on CRL compares with it and
         gives no gamma: 2 is our choice.
     """
-    gamma = _validation.check_at_least_0("gamma", gamma)
-    from_logits = _validation.check_from_logits(from_logits)
-    return _forms.dense_losses(
-        _forms.dense_cross_entropies(lambda ce: _focal(ce, gamma), from_logits),
-        y_true,
-        y_pred,
-        label_smoothing,
-        axis,
-        twin="SparseFocalLoss (sparse_focal_loss)",
-    )
+    loss = _focal(gamma)
+    options = from_logits, label_smoothing, axis
+    return _forms.dense_losses(focal_loss, loss, y_true, y_pred, *options)
 
 
 @keras.saving.register_keras_serializable(package="crl_keras")
@@ -105,7 +99,7 @@ def sparse_focal_loss(
     FL = -(1 - p_c) ** gamma * log(p_c)
     ```
 
-    the same number as `focal_loss` gives for the one-hot label.
+    This is the same number as that of `focal_loss` for the one-hot label.
 
     Args:
         y_true: Class ids 0 to classes - 1, of the shape of `y_pred` without
@@ -136,26 +130,24 @@ def sparse_focal_loss(
     Reference:
         Lin et al., "Focal Loss for Dense Object Detection", arXiv:1708.02002.
     """
-    gamma = _validation.check_at_least_0("gamma", gamma)
-    from_logits = _validation.check_from_logits(from_logits)
+    loss = _focal(gamma)
+    options = from_logits, ignore_class, axis
     return _forms.sparse_losses(
-        _forms.sparse_cross_entropies(
-            lambda ce: _focal(ce, gamma), from_logits
-        ),
-        y_true,
-        y_pred,
-        ignore_class,
-        axis,
-        twin="FocalLoss (focal_loss)",
+        sparse_focal_loss, loss, y_true, y_pred, *options
     )
 
 
-def _focal(cross_entropy, gamma):
-    if gamma == 0:
-        return cross_entropy
-    # A power below 1 has no derivative at 0, where a confident sample ends.
-    competing = ops.maximum(-ops.expm1(-cross_entropy), 1e-30)
-    return ops.power(competing, gamma) * cross_entropy
+def _focal(gamma):
+    gamma = _validation.check_at_least_0("gamma", gamma)
+
+    def phi(cross_entropy):
+        if gamma == 0:
+            return cross_entropy
+        # A power below 1 has no derivative at 0, where a confident sample ends.
+        competing = ops.maximum(-ops.expm1(-cross_entropy), 1e-30)
+        return ops.power(competing, gamma) * cross_entropy
+
+    return _forms.of_cross_entropy(phi, gamma=gamma)
 
 
 @keras.saving.register_keras_serializable(package="crl_keras")
@@ -195,6 +187,8 @@ class FocalLoss(DenseLoss):
         Lin et al., "Focal Loss for Dense Object Detection", arXiv:1708.02002.
     """
 
+    function = staticmethod(focal_loss)
+
     def __init__(
         self,
         gamma: float = 2.0,
@@ -205,16 +199,10 @@ class FocalLoss(DenseLoss):
         name: str = "focal_loss",
         dtype: Any = None,
     ) -> None:
+        loss = _focal(gamma)
         super().__init__(
-            from_logits, label_smoothing, axis, reduction, name, dtype
+            loss, from_logits, label_smoothing, axis, reduction, name, dtype
         )
-        self.gamma = _validation.check_at_least_0("gamma", gamma)
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        return focal_loss(y_true, y_pred, gamma=self.gamma, **self.options())
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "gamma": self.gamma}
 
 
 @keras.saving.register_keras_serializable(package="crl_keras")
@@ -249,6 +237,8 @@ class SparseFocalLoss(SparseLoss):
         Lin et al., "Focal Loss for Dense Object Detection", arXiv:1708.02002.
     """
 
+    function = staticmethod(sparse_focal_loss)
+
     def __init__(
         self,
         gamma: float = 2.0,
@@ -259,15 +249,7 @@ class SparseFocalLoss(SparseLoss):
         name: str = "sparse_focal_loss",
         dtype: Any = None,
     ) -> None:
+        loss = _focal(gamma)
         super().__init__(
-            from_logits, ignore_class, axis, reduction, name, dtype
+            loss, from_logits, ignore_class, axis, reduction, name, dtype
         )
-        self.gamma = _validation.check_at_least_0("gamma", gamma)
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        return sparse_focal_loss(
-            y_true, y_pred, gamma=self.gamma, **self.options()
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "gamma": self.gamma}

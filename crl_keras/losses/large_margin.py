@@ -34,6 +34,8 @@ from keras import ops
 from crl_keras.losses import _cross_entropy
 from crl_keras.losses import _forms
 from crl_keras.losses import _validation
+from crl_keras.losses._functional import LossOperation
+from crl_keras.losses._functional import has_keras_tensors
 from crl_keras.losses._reduction import PerSampleLoss
 
 
@@ -50,8 +52,8 @@ def sparse_l_softmax_loss(
 
     With the features `x`, the column `W_j` of the kernel, the angle `t_j`
     between them, the correct class `c`, the margin `m` and the annealing
-    `lambda`, it is the cross-entropy of the scores `W_j . x`, of which the one
-    of class `c` is replaced by
+    `lambda`, it is the cross-entropy of the scores `W_j . x`. The score of
+    class `c` is replaced by
 
     ```
     (lambda * W_c . x + |W_c| * |x| * psi(t_c)) / (1 + lambda)
@@ -62,9 +64,9 @@ def sparse_l_softmax_loss(
     class has to win by a margin. `margin=1` is plain cross-entropy without a
     bias.
 
-    For training with `compile` and `fit` there are
+    This function is for your own training loop. With `compile` and `fit`, use
     `crl_keras.layers.LSoftmaxDense` and `SparseMarginCrossEntropy`, which also
-    anneal; this function is for loops of your own.
+    anneal the margin.
 
     Args:
         y_true: Class ids 0 to classes - 1, `(batch, ...)` or
@@ -83,8 +85,8 @@ def sparse_l_softmax_loss(
         so is its gradient.
 
     Raises:
-        TypeError, ValueError: If `margin` is no such integer, `annealing` a
-            negative number, or the shapes do not fit.
+        TypeError, ValueError: If `margin` is not such an integer, `annealing`
+            is negative, or the shapes do not fit.
 
     Example:
 
@@ -104,7 +106,11 @@ def sparse_l_softmax_loss(
         gives no margin.
     """
     return _margin_losses(
-        l_softmax_scores, y_true, features, kernel, margin, annealing
+        sparse_l_softmax_loss,
+        l_softmax_scores,
+        (y_true, features, kernel),
+        margin,
+        annealing,
     )
 
 
@@ -120,8 +126,8 @@ def sparse_a_softmax_loss(
     """Computes the A-Softmax (SphereFace) loss of each sample, integer labels.
 
     `sparse_l_softmax_loss` with every column of the kernel divided by its
-    length: the cross-entropy of the scores `|x| * cos(t_j)`, of which the one
-    of the correct class `c` is replaced by
+    length: the cross-entropy of the scores `|x| * cos(t_j)`. The score of the
+    correct class `c` is replaced by
 
     ```
     |x| * (lambda * cos(t_c) + psi(t_c)) / (1 + lambda)
@@ -147,8 +153,8 @@ def sparse_a_softmax_loss(
         so is its gradient.
 
     Raises:
-        TypeError, ValueError: If `margin` is no such integer, `annealing` a
-            negative number, or the shapes do not fit.
+        TypeError, ValueError: If `margin` is not such an integer, `annealing`
+            is negative, or the shapes do not fit.
 
     Example:
 
@@ -163,7 +169,11 @@ def sparse_a_softmax_loss(
         paper on CRL compares with it and gives no margin.
     """
     return _margin_losses(
-        a_softmax_scores, y_true, features, kernel, margin, annealing
+        sparse_a_softmax_loss,
+        a_softmax_scores,
+        (y_true, features, kernel),
+        margin,
+        annealing,
     )
 
 
@@ -193,8 +203,8 @@ def sparse_margin_cross_entropy(
         axis, in its dtype; natural logarithm.
 
     Raises:
-        TypeError, ValueError: If `classes` is no such integer, or the shapes
-            do not fit, so that no margin is lost unseen.
+        TypeError, ValueError: If `classes` is not such an integer, or the
+            shapes do not fit.
 
     Example:
 
@@ -209,7 +219,7 @@ def sparse_margin_cross_entropy(
     """
     classes = _validation.check_count("classes", classes, 2)
 
-    def function(labels, y_pred, axis):
+    def sparse(labels, y_pred, from_logits, axis):
         width = y_pred.shape[axis]
         if width == 2 * classes:
             scores, with_margin = y_pred[..., :classes], y_pred[..., classes:]
@@ -223,9 +233,14 @@ def sparse_margin_cross_entropy(
                 f"Received: classes={classes}, "
                 f"y_pred.shape={tuple(y_pred.shape)}"
             )
-        return _cross_entropy.sparse_cross_entropy(labels, y_pred, True, axis)
+        return _cross_entropy.sparse_cross_entropy(
+            labels, y_pred, from_logits, axis
+        )
 
-    return _forms.sparse_losses(function, y_true, y_pred, None, -1, twin=None)
+    function, loss = sparse_margin_cross_entropy, _forms.PerSample(None, sparse)
+    if has_keras_tensors(y_true, y_pred):
+        return LossOperation(function)(y_true, y_pred, classes=classes)
+    return _forms.sparse_losses(function, loss, y_true, y_pred, True, None, -1)
 
 
 def l_softmax_scores(features, kernel):
@@ -272,14 +287,18 @@ def annealed(step, base, gamma, power, minimum):
     return ops.maximum(base * decay, minimum)
 
 
-def _margin_losses(function, y_true, features, kernel, margin, annealing):
+def _margin_losses(function, scores_of, inputs, margin, annealing):
     margin = _validation.check_count("margin", margin, 1)
     if isinstance(annealing, numbers.Real):
         annealing = _validation.check_at_least_0("annealing", annealing)
+    if has_keras_tensors(*inputs, annealing):
+        operation = LossOperation(function)
+        return operation(*inputs, margin=margin, annealing=annealing)
+    y_true, features, kernel = inputs
     features = ops.convert_to_tensor(features)
     features, dtype = _forms.at_least_float32(features)
     kernel = ops.convert_to_tensor(kernel, dtype=features.dtype)
-    scores, norms = function(features, kernel)
+    scores, norms = scores_of(features, kernel)
     wide = [scores, with_margin(scores, norms, margin, annealing)]
     losses = sparse_margin_cross_entropy(
         y_true, ops.concatenate(wide, axis=-1), classes=scores.shape[-1]
@@ -302,12 +321,12 @@ def _or_1(norm):
 class SparseMarginCrossEntropy(PerSampleLoss):
     """The loss for a last layer with a margin, integer labels.
 
-    It goes with `crl_keras.layers.LSoftmaxDense` (L-Softmax) and
-    `ASoftmaxDense` (A-Softmax, SphereFace) as the last layer, whose output it
-    takes unchanged. In training it is the cross-entropy with the score of the
-    correct class reduced by the margin; in `evaluate` and validation it is the
-    plain cross-entropy of the scores. A loss is given the labels and the
-    output alone, so in training the layer hands over both scores of each class.
+    Use it with `crl_keras.layers.LSoftmaxDense` (L-Softmax) or `ASoftmaxDense`
+    (A-Softmax, SphereFace) as the last layer. It takes the output of the layer
+    unchanged. In training it is the cross-entropy with the score of the correct
+    class reduced by the margin. In `evaluate` and validation it is the plain
+    cross-entropy of the scores. A loss only sees the labels and the output, so
+    in training the layer returns both scores of each class.
 
     Args:
         classes: Number of classes, integer >= 2, the `units` of the layer.
@@ -334,6 +353,8 @@ class SparseMarginCrossEntropy(PerSampleLoss):
         Liu et al., arXiv:1612.02295, and arXiv:1704.08063.
     """
 
+    function = staticmethod(sparse_margin_cross_entropy)
+
     def __init__(
         self,
         classes: int,
@@ -341,11 +362,5 @@ class SparseMarginCrossEntropy(PerSampleLoss):
         name: str = "sparse_margin_cross_entropy",
         dtype: Any = None,
     ) -> None:
-        super().__init__(reduction=reduction, name=name, dtype=dtype)
-        self.classes = _validation.check_count("classes", classes, 2)
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        return sparse_margin_cross_entropy(y_true, y_pred, classes=self.classes)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "classes": self.classes}
+        classes = _validation.check_count("classes", classes, 2)
+        super().__init__(reduction, name, dtype, classes=classes)

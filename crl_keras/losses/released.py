@@ -34,20 +34,20 @@ def released_competing_ratio_loss(
     released CRL = log((a - p_c) ** beta / p_c + 1e-7)
     ```
 
-    It is for reproductions; train with `sparse_competing_ratio_loss`, which is
-    the loss of the paper, exact. With `alpha >= 1` the two agree to 1e-5 where
-    `p_c` is between 1e-5 and 1 - 1e-5. Outside of the clamp they do not:
+    Use it for reproductions only. To train, use `sparse_competing_ratio_loss`,
+    the exact loss of the paper. With `alpha >= 1` the two agree to 1e-5 where
+    `p_c` is between 1e-5 and 1 - 1e-5. Outside of the clamp they differ:
 
-    - `p_c < 1e-7`: the gradient is exactly 0, so a sample that is hard or has
-      a wrong label is ignored, where the exact loss pushes with -1 in its
-      logit. The loss stays at `16.118 + beta * log(alpha + 1)`.
+    - `p_c < 1e-7`: the gradient is exactly 0. So a sample that is hard or has a
+      wrong label is ignored. The exact loss pushes with -1 in its logit. The
+      released loss stays at `16.118 + beta * log(alpha + 1)`.
     - `p_c > 1 - 1e-7`: the gradient is exactly 0.
-    - `alpha = 0`: the loss, unbounded in the paper, ends at -15.33 for
-      `beta = 1`, and the 1e-7 inside of the logarithm shrinks the gradient of
-      confident samples.
+    - `alpha = 0`: the loss of the paper has no lower bound. The released loss
+      ends at -15.33 for `beta = 1`, and the 1e-7 inside of the logarithm
+      shrinks the gradient of confident samples.
 
-    `alpha` and `beta` are those of the paper. The code's own parameter `a` is
-    1 larger; its folders named `alpha_0` have `a = 1`, which is NLLR.
+    `alpha` and `beta` are those of the paper. The parameter `a` of the code is
+    larger by 1. Its folders named `alpha_0` have `a = 1`, which is NLLR.
 
     Args:
         y_true: Class ids 0 to classes - 1, of the shape of `y_pred` without
@@ -81,10 +81,17 @@ def released_competing_ratio_loss(
         ratio.py of guoyurong0104/CRL-code @b66d835, for Eq. (11) of
         arXiv:1912.11642.
     """
-    alpha, beta = _validation.check_alpha_beta(alpha, beta)
-    from_logits = _validation.check_from_logits(from_logits)
+    loss = _released(alpha, beta)
+    options = from_logits, ignore_class, axis
+    return _forms.sparse_losses(
+        released_competing_ratio_loss, loss, y_true, y_pred, *options
+    )
 
-    def function(labels, y_pred, axis):
+
+def _released(alpha, beta):
+    alpha, beta = _validation.check_alpha_beta(alpha, beta)
+
+    def sparse(labels, y_pred, from_logits, axis):
         p = _cross_entropy.probabilities(y_pred, from_logits, axis)
         p = ops.clip(p, EPSILON, 1.0 - EPSILON)
         is_label = _cross_entropy.one_hot(labels, p, axis)
@@ -93,9 +100,7 @@ def released_competing_ratio_loss(
         p = ops.where(ops.any(is_label, axis=axis), p, float("nan"))
         return ops.log(ops.power(alpha + 1.0 - p, beta) / p + EPSILON)
 
-    return _forms.sparse_losses(
-        function, y_true, y_pred, ignore_class, axis, twin=None
-    )
+    return _forms.PerSample(None, sparse, alpha=alpha, beta=beta)
 
 
 @keras.saving.register_keras_serializable(package="crl_keras")
@@ -109,12 +114,12 @@ class ReleasedCompetingRatioLoss(SparseLoss):
     released CRL = log((alpha + 1 - p_c) ** beta / p_c + 1e-7)
     ```
 
-    It is for reproductions: see `released_competing_ratio_loss` for
-    what the clamp does. Train with `SparseCompetingRatioLoss`.
+    Use it for reproductions only: `released_competing_ratio_loss` says what the
+    clamp does. To train, use `SparseCompetingRatioLoss`.
 
     Args:
-        alpha: Finite number >= 0, by default 1.5 as in the paper; the code's
-            own parameter is 1 larger.
+        alpha: Finite number >= 0, by default 1.5 as in the paper. The
+            parameter of the authors' code is larger by 1.
         beta: Finite number, `alpha + beta >= 0`, by default 1 as in the paper.
             `alpha=0, beta=1` is the authors' NLLR.
 
@@ -136,6 +141,8 @@ class ReleasedCompetingRatioLoss(SparseLoss):
         ratio.py of guoyurong0104/CRL-code @b66d835.
     """
 
+    function = staticmethod(released_competing_ratio_loss)
+
     def __init__(
         self,
         alpha: float = 1.5,
@@ -147,23 +154,7 @@ class ReleasedCompetingRatioLoss(SparseLoss):
         name: str = "released_competing_ratio_loss",
         dtype: Any = None,
     ) -> None:
+        loss = _released(alpha, beta)
         super().__init__(
-            from_logits, ignore_class, axis, reduction, name, dtype
+            loss, from_logits, ignore_class, axis, reduction, name, dtype
         )
-        self.alpha, self.beta = _validation.check_alpha_beta(alpha, beta)
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        return released_competing_ratio_loss(
-            y_true,
-            y_pred,
-            alpha=self.alpha,
-            beta=self.beta,
-            **self.options(),
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "alpha": self.alpha,
-            "beta": self.beta,
-        }

@@ -31,14 +31,14 @@ def tamed_cross_entropy(
 
     and `log(1 + ce)` for `alpha = 1`. For a one-hot label `ce = -log(p_c)`,
     with the probability `p_c` of the correct class. The gradient in the logits
-    is that of the cross-entropy, `p - y`, times `(1 + ce) ** -alpha`: 1 for a
-    confident sample, less the harder it is, which is meant to tame wrong
-    labels.
+    is that of the cross-entropy, `p - y`, times `(1 + ce) ** -alpha`. This is 1
+    for a confident sample, and smaller for a hard one. It is meant to reduce
+    the effect of wrong labels.
 
-    This is our reading of the paper, whose text we could not get: the abstract
-    says what the gradient is to do, the formula and the default are from memory
-    and not verified. It is not the Taylor cross-entropy, which is abbreviated
-    likewise, nor the generalised one, `(1 - p_c ** q) / q`.
+    This is our reading of the paper. We only had its abstract, which describes
+    the gradient. The formula and the default are from memory and not verified.
+    Do not confuse it with the Taylor cross-entropy, which has the same
+    abbreviation, or with the generalised one, `(1 - p_c ** q) / q`.
 
     Args:
         y_true: One-hot or soft labels, of the shape of `y_pred`.
@@ -71,15 +71,10 @@ def tamed_cross_entropy(
         arXiv:1810.05075; our reading. The paper on CRL compares with it and
         gives no alpha.
     """
-    alpha = _validation.check_at_least_0("alpha", alpha)
-    from_logits = _validation.check_from_logits(from_logits)
+    loss = _tamed(alpha)
+    options = from_logits, label_smoothing, axis
     return _forms.dense_losses(
-        _forms.dense_cross_entropies(lambda ce: _tamed(ce, alpha), from_logits),
-        y_true,
-        y_pred,
-        label_smoothing,
-        axis,
-        twin="SparseTamedCrossEntropy (sparse_tamed_cross_entropy)",
+        tamed_cross_entropy, loss, y_true, y_pred, *options
     )
 
 
@@ -102,8 +97,9 @@ def sparse_tamed_cross_entropy(
     TCE = ((1 + ce) ** (1 - alpha) - 1) / (1 - alpha)
     ```
 
-    the same number as `tamed_cross_entropy` gives for the one-hot label. The
-    formula and the default are our reading of the paper, not verified.
+    This is the same number as that of `tamed_cross_entropy` for the one-hot
+    label. The formula and the default are our reading of the paper, not
+    verified.
 
     Args:
         y_true: Class ids 0 to classes - 1, of the shape of `y_pred` without
@@ -136,29 +132,27 @@ def sparse_tamed_cross_entropy(
         arXiv:1810.05075; our reading. The paper on CRL compares with it and
         gives no alpha.
     """
-    alpha = _validation.check_at_least_0("alpha", alpha)
-    from_logits = _validation.check_from_logits(from_logits)
+    loss = _tamed(alpha)
+    options = from_logits, ignore_class, axis
     return _forms.sparse_losses(
-        _forms.sparse_cross_entropies(
-            lambda ce: _tamed(ce, alpha), from_logits
-        ),
-        y_true,
-        y_pred,
-        ignore_class,
-        axis,
-        twin="TamedCrossEntropy (tamed_cross_entropy)",
+        sparse_tamed_cross_entropy, loss, y_true, y_pred, *options
     )
 
 
-def _tamed(cross_entropy, alpha):
-    if alpha == 0:
-        return cross_entropy
-    log_term = ops.log1p(cross_entropy)
-    if alpha == 1:
-        return log_term
-    # expm1: the difference of a power and 1 would lose small losses, and all
-    # digits of an alpha near 1.
-    return ops.expm1((1.0 - alpha) * log_term) / (1.0 - alpha)
+def _tamed(alpha):
+    alpha = _validation.check_at_least_0("alpha", alpha)
+
+    def phi(cross_entropy):
+        if alpha == 0:
+            return cross_entropy
+        log_term = ops.log1p(cross_entropy)
+        if alpha == 1:
+            return log_term
+        # expm1: the difference of a power and 1 would lose small losses, and
+        # all digits of an alpha near 1.
+        return ops.expm1((1.0 - alpha) * log_term) / (1.0 - alpha)
+
+    return _forms.of_cross_entropy(phi, alpha=alpha)
 
 
 @keras.saving.register_keras_serializable(package="crl_keras")
@@ -198,6 +192,8 @@ class TamedCrossEntropy(DenseLoss):
         arXiv:1810.05075; our reading.
     """
 
+    function = staticmethod(tamed_cross_entropy)
+
     def __init__(
         self,
         alpha: float = 0.8,
@@ -208,18 +204,10 @@ class TamedCrossEntropy(DenseLoss):
         name: str = "tamed_cross_entropy",
         dtype: Any = None,
     ) -> None:
+        loss = _tamed(alpha)
         super().__init__(
-            from_logits, label_smoothing, axis, reduction, name, dtype
+            loss, from_logits, label_smoothing, axis, reduction, name, dtype
         )
-        self.alpha = _validation.check_at_least_0("alpha", alpha)
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        return tamed_cross_entropy(
-            y_true, y_pred, alpha=self.alpha, **self.options()
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "alpha": self.alpha}
 
 
 @keras.saving.register_keras_serializable(package="crl_keras")
@@ -257,6 +245,8 @@ class SparseTamedCrossEntropy(SparseLoss):
         arXiv:1810.05075; our reading.
     """
 
+    function = staticmethod(sparse_tamed_cross_entropy)
+
     def __init__(
         self,
         alpha: float = 0.8,
@@ -267,15 +257,7 @@ class SparseTamedCrossEntropy(SparseLoss):
         name: str = "sparse_tamed_cross_entropy",
         dtype: Any = None,
     ) -> None:
+        loss = _tamed(alpha)
         super().__init__(
-            from_logits, ignore_class, axis, reduction, name, dtype
+            loss, from_logits, ignore_class, axis, reduction, name, dtype
         )
-        self.alpha = _validation.check_at_least_0("alpha", alpha)
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        return sparse_tamed_cross_entropy(
-            y_true, y_pred, alpha=self.alpha, **self.options()
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "alpha": self.alpha}

@@ -1,20 +1,44 @@
 """Networks by name, from scaled images to logits."""
 
-from crl_keras.networks.densenet import densenet40 as densenet40
-from crl_keras.networks.mobilenet import mobilenetv2 as mobilenetv2
-from crl_keras.networks.resnet import resnet34 as resnet34
-from crl_keras.networks.resnet import resnet34_w64 as resnet34_w64
-from crl_keras.networks.resnet import resnet50 as resnet50
-from crl_keras.networks.resnet import resnet50_w64 as resnet50_w64
-from crl_keras.networks.resnet import resnet101 as resnet101
-from crl_keras.networks.resnet import resnet101_w64 as resnet101_w64
-from crl_keras.networks.resnet_cifar import resnet20 as resnet20
-from crl_keras.networks.resnet_preact import resnet164 as resnet164
-from crl_keras.networks.simple import logistic as logistic
-from crl_keras.networks.simple import mlp as mlp
-from crl_keras.networks.simple import zhu2018 as zhu2018
-from crl_keras.networks.vgg import vgg16 as vgg16
-from crl_keras.networks.vgg import vgg19 as vgg19
+from collections.abc import Sequence
+
+import keras
+
+from crl_keras.networks.densenet import densenet40
+from crl_keras.networks.mobilenet import mobilenetv2
+from crl_keras.networks.resnet import resnet34
+from crl_keras.networks.resnet import resnet34_w64
+from crl_keras.networks.resnet import resnet50
+from crl_keras.networks.resnet import resnet50_w64
+from crl_keras.networks.resnet import resnet101
+from crl_keras.networks.resnet import resnet101_w64
+from crl_keras.networks.resnet_cifar import resnet20
+from crl_keras.networks.resnet_preact import resnet164
+from crl_keras.networks.simple import logistic
+from crl_keras.networks.simple import mlp
+from crl_keras.networks.simple import zhu2018
+from crl_keras.networks.vgg import vgg16
+from crl_keras.networks.vgg import vgg19
+
+__all__ = [
+    "NETWORKS",
+    "build_network",
+    "densenet40",
+    "mobilenetv2",
+    "resnet34",
+    "resnet34_w64",
+    "resnet50",
+    "resnet50_w64",
+    "resnet101",
+    "resnet101_w64",
+    "resnet20",
+    "resnet164",
+    "logistic",
+    "mlp",
+    "zhu2018",
+    "vgg16",
+    "vgg19",
+]
 
 NETWORKS = {
     "logistic": logistic,
@@ -35,8 +59,14 @@ NETWORKS = {
 }
 
 
-def build_network(name, input_shape, classes):
-    """Builds the network of a name.
+def __dir__():
+    return sorted(__all__)
+
+
+def build_network(
+    name: str, input_shape: Sequence[int], classes: int
+) -> keras.Model:
+    """Builds a network by its name.
 
     Args:
         name: A key of `NETWORKS`.
@@ -44,18 +74,19 @@ def build_network(name, input_shape, classes):
         classes: Number of classes, at least 2.
 
     Returns:
-        `keras.Model` from float images, scaled already, channels last, to
-        logits `(batch, classes)`: no softmax, float32 under any dtype policy.
+        `keras.Model` from scaled float images, channels last, to logits
+        `(batch, classes)`. It has no softmax, and the logits are float32 under
+        any dtype policy.
 
     Raises:
-        ValueError: The name is unknown, `input_shape` or `classes` is no
-            such thing, or the images are too small for the network.
+        ValueError: If the name is unknown, `input_shape` or `classes` is
+            invalid, or the images are too small for the network.
 
     Example:
 
-    >>> model = build_network("mlp", (8, 8, 1), 10)
-    >>> model.output_shape
-    (None, 10)
+        >>> model = build_network("mlp", (8, 8, 1), 10)
+        >>> model.output_shape
+        (None, 10)
     """
     if name not in NETWORKS:
         raise ValueError(

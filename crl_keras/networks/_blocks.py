@@ -1,4 +1,4 @@
-"""What the networks share, all of it as PyTorch pads, draws and normalises."""
+"""Blocks of the networks: padding, weights and normalisation as in PyTorch."""
 
 import keras
 from keras import layers
@@ -11,7 +11,7 @@ def logits(classes, **kwargs):
 
 
 def pooled_logits(x, classes, bias_initializer=None):
-    """The mean of the whole map, then `torch.nn.Linear`."""
+    """Global average pooling, then a layer that starts as `torch.nn.Linear`."""
     x = layers.GlobalAveragePooling2D(data_format="channels_last")(x)
     return logits(
         classes,
@@ -21,7 +21,7 @@ def pooled_logits(x, classes, bias_initializer=None):
 
 
 def conv(x, filters, size=3, strides=1, bias=False, kernel_initializer=None):
-    """`torch.nn.Conv2d` with padding `size // 2`, drawn as PyTorch draws."""
+    """`torch.nn.Conv2d` with padding `size // 2` and PyTorch's weights."""
     fan_in = size * size * x.shape[-1]
     x, padding = pad(x, size, strides)
     return layers.Conv2D(
@@ -45,9 +45,10 @@ def he_conv(x, filters, size=3, strides=1):
 
 
 def pad(x, size, strides):
-    """Pads `size // 2` pixels on all sides, or says what Keras is to pad.
+    """Pads `size // 2` pixels on all sides; returns the map and the padding.
 
-    With strides Keras's "same" pads right and bottom alone.
+    The padding is the argument of Keras's next layer. With strides, Keras's
+    "same" pads at the right and the bottom only.
     """
     if strides == 1:
         return x, "same"
@@ -57,7 +58,7 @@ def pad(x, size, strides):
 
 
 def norm(x):
-    """PyTorch's defaults, whose momentum of 0.1 is 0.9 in Keras."""
+    """Batch normalisation as in PyTorch, whose momentum of 0.1 is 0.9 here."""
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
 
 
@@ -68,15 +69,15 @@ def relu(x):
 def torch_uniform(fan_in):
     """PyTorch's default for weights and biases: `U(+-1 / sqrt(fan_in))`.
 
-    Keras's own variance scaling would take a depthwise kernel for a dense one
-    and its fan-in for `channels` times what it is.
+    Keras's variance scaling treats a depthwise kernel as a dense one: its
+    fan-in would be `channels` times too large.
     """
     limit = fan_in**-0.5
     return keras.initializers.RandomUniform(-limit, limit)
 
 
 def check_shape(network, input_shape, classes, smallest=1):
-    """Raises ValueError for images that the network cannot take."""
+    """Raises ValueError if the network cannot take such images or classes."""
     sizes = tuple(input_shape) if hasattr(input_shape, "__iter__") else ()
     if len(sizes) != 3 or not all(_is_count(n) for n in sizes):
         raise ValueError(
@@ -92,7 +93,7 @@ def check_shape(network, input_shape, classes, smallest=1):
 
 
 def check_count(argument, value, smallest=1):
-    """Raises ValueError for what is no number of classes or channels."""
+    """Raises ValueError unless `value` is an integer >= `smallest`."""
     if not _is_count(value) or value < smallest:
         raise ValueError(
             f"`{argument}` must be an integer, at least {smallest}. "

@@ -1,4 +1,6 @@
-"""DenseNet for small images, without bottlenecks and compression."""
+"""DenseNet for small images, without bottlenecks or compression."""
+
+from collections.abc import Sequence
 
 import keras
 from keras import layers
@@ -13,41 +15,47 @@ from crl_keras.networks._blocks import relu
 GROWTH = 12
 
 
-def densenet40(input_shape, classes, first_filters=16):
-    """Builds DenseNet-40 of growth rate 12: three blocks of 12 layers.
+def densenet40(
+    input_shape: Sequence[int], classes: int, first_filters: int = 16
+) -> keras.Model:
+    """Builds DenseNet-40 with growth rate 12: three blocks of 12 layers.
 
-    A bare conv3x3; a layer is BN-ReLU-conv3x3 to 12 channels, which are
-    appended to its input; between blocks BN-ReLU-conv1x1, keeping the number of
-    channels, and 2x2 average-pooling; in the end BN-ReLU, the mean of the map
-    and a linear layer. No convolution has a bias; no dropout, as published for
-    training with augmentation. Trainable parameters at 10 / 100 classes:
-    1,019,722 / 1,060,132; with `first_filters=24` 1,059,298 / 1,100,428.
+    The network starts with a conv3x3 without BN. A layer appends the 12
+    channels of a BN-ReLU-conv3x3 to its input. Between the blocks are a
+    BN-ReLU-conv1x1, which keeps the number of channels, and 2x2
+    average-pooling. The network ends in BN-ReLU, global average pooling and a
+    linear layer. No convolution has a bias. There is no dropout, as published
+    for training with augmentation. At 10 / 100 classes the network has
+    1,019,722 / 1,060,132 trainable parameters, with `first_filters=24`
+    1,059,298 / 1,100,428.
 
-    The paper names DenseNet-40 and no more; the authors' repository does not
-    hold it. Its cross-entropy results (5.32 and 24.64 % error) are near those
-    that Huang et al. publish for this one (5.24 and 24.42 %).
+    The paper gives only the name DenseNet-40, and the authors' repository does
+    not contain it. The paper's cross-entropy results (5.32 and 24.64 % error)
+    are near those that Huang et al. publish for this network (5.24 and
+    24.42 %).
 
-    Initialised as the official code does: convolutions from
-    `N(0, 2 / (k * k * filters))` for a k x k kernel, the last layer from
-    `U(+-1 / sqrt(fan_in))` with a bias of 0. Batch normalisation with momentum
-    0.9 and epsilon 1e-5. What remains different: the running variance is that
-    of the batch, in Torch its unbiased estimate.
+    As in the official code, convolutions start from
+    `N(0, 2 / (k * k * filters))` for a k x k kernel, and the last layer from
+    `U(+-1 / sqrt(fan_in))` with a bias of 0. Batch normalisation has momentum
+    0.9 and epsilon 1e-5. One difference remains: Keras's running variance uses
+    the variance of the batch, Torch's its unbiased estimate.
 
     Args:
-        input_shape: `(height, width, channels)`, at least 4 x 4. Made for
-            32 x 32; a global average ends it, so other sizes will do.
+        input_shape: `(height, width, channels)`, at least 4 x 4. The
+            network was designed for 32 x 32. It ends in global average pooling
+            and takes other sizes too.
         classes: Number of classes, at least 2.
         first_filters: Channels of the first convolution, at least 1. Defaults
-            to `16`, with which the published 1.0M parameters come out; the
-            official code has 24, twice the growth rate.
+            to `16`, which gives the published 1.0M parameters. The official
+            code has 24, twice the growth rate.
 
     Returns:
         `keras.Model` from scaled float images to float32 logits
         `(batch, classes)`.
 
     Raises:
-        ValueError: `input_shape`, `classes` or `first_filters` is no such
-            thing, or the images are smaller than 4 x 4.
+        ValueError: If `input_shape`, `classes` or `first_filters` is invalid,
+            or the images are smaller than 4 x 4.
 
     Source: Huang et al.,
     [DenseNet](https://arxiv.org/abs/1608.06993); initial weights after

@@ -1,5 +1,7 @@
 """MobileNetV2 for small images, as the paper's authors build it."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
@@ -23,35 +25,39 @@ STAGES = (
 )
 
 
-def mobilenetv2(input_shape, classes):
+def mobilenetv2(input_shape: Sequence[int], classes: int) -> keras.Model:
     """Builds MobileNetV2 for CIFAR: 17 inverted residuals, three strides.
 
-    conv3x3 to 32 channels, seven stages, conv1x1 to 1280 channels, each with
-    BN-ReLU, then the mean of the map and a linear layer. Stages have 1, 2, 3,
-    4, 3, 3 and 1 blocks and 16, 24, 32, 64, 96, 160 and 320 channels; the
-    third, fourth and sixth halve the map. A block expands its channels by 6
-    (in the first stage by 1) with conv1x1-BN-ReLU, filters each channel with a
-    depthwise conv3x3-BN-ReLU and projects with conv1x1-BN. Blocks of stride 1
-    add their input, by a conv1x1-BN where the channels differ. No convolution
-    has a bias. 2,296,922 trainable parameters at 10 classes, 2,412,212 at 100.
+    The network starts with a conv3x3-BN-ReLU to 32 channels. Seven stages of 1,
+    2, 3, 4, 3, 3 and 1 blocks follow, with 16, 24, 32, 64, 96, 160 and 320
+    channels; the third, fourth and sixth halve the map. It ends in a
+    conv1x1-BN-ReLU to 1280 channels, global average pooling and a linear layer.
+    A block expands its channels by 6 (in the first stage by 1) with
+    conv1x1-BN-ReLU, filters each channel with a depthwise conv3x3-BN-ReLU, and
+    projects with conv1x1-BN. Blocks of stride 1 add their input; where the
+    channels differ, the input passes a conv1x1-BN first. No convolution has a
+    bias. The network has 2,296,922 trainable parameters at 10 classes and
+    2,412,212 at 100.
 
-    The paper calls its depth 54: 51 convolutions of the blocks, the first and
-    the last one and the linear layer; shortcuts not counted.
+    The paper gives its depth as 54: the 51 convolutions of the blocks, the
+    first and the last convolution, and the linear layer. Shortcuts are not
+    counted.
 
-    Not as in the MobileNetV2 paper: ReLU in place of ReLU6; strides for 32 x 32
-    images; projections on shortcuts; no dropout.
+    It differs from the MobileNetV2 paper: ReLU in place of ReLU6, strides for
+    32 x 32 images, projections on shortcuts, and no dropout.
 
-    As in PyTorch: stride-2 convolutions pad one pixel on all sides; batch
-    normalisation with momentum 0.9 and epsilon 1e-5; weights, and the bias of
-    the last layer, from `U(+-1 / sqrt(fan_in))`, the fan-in of a depthwise
-    kernel being 9. What remains different: the running variance is that of the
-    batch, in PyTorch its unbiased estimate; and before PyTorch 1.2, so in the
-    1.0 of the paper, the scales of batch normalisation began as `U(0, 1)`, here
-    and since then as 1.
+    As in PyTorch, stride-2 convolutions pad one pixel on all sides, batch
+    normalisation has momentum 0.9 and epsilon 1e-5, and the weights and the
+    bias of the last layer start from `U(+-1 / sqrt(fan_in))`, with a fan-in of
+    9 for a depthwise kernel. Two differences remain. Keras's running variance
+    uses the variance of the batch, PyTorch's its unbiased estimate. The paper
+    used PyTorch 1.0, where the scales of batch normalisation started from
+    `U(0, 1)`; here, and in PyTorch since 1.2, they start as 1.
 
     Args:
-        input_shape: `(height, width, channels)`, at least 8 x 8. Made for
-            32 x 32; a global average ends it, so other sizes will do.
+        input_shape: `(height, width, channels)`, at least 8 x 8. The
+            network was designed for 32 x 32. It ends in global average pooling
+            and takes other sizes too.
         classes: Number of classes, at least 2.
 
     Returns:
@@ -59,11 +65,11 @@ def mobilenetv2(input_shape, classes):
         `(batch, classes)`.
 
     Raises:
-        ValueError: `input_shape` or `classes` is no such thing, or the images
-            are smaller than 8 x 8.
+        ValueError: If `input_shape` or `classes` is invalid, or the images are
+            smaller than 8 x 8.
 
-    Source: models/mobilenetv2.py of guoyurong0104/CRL-code @b66d835, which is
-    that of kuangliu/pytorch-cifar; Sandler et al.,
+    Source: models/mobilenetv2.py of guoyurong0104/CRL-code @b66d835, the
+    same as in kuangliu/pytorch-cifar; Sandler et al.,
     [MobileNetV2](https://arxiv.org/abs/1801.04381).
     """
     check_shape("mobilenetv2", input_shape, classes, smallest=8)

@@ -1,4 +1,6 @@
-"""ResNet-34, 50 and 101 for small images: the authors' widths and others."""
+"""ResNet-34, 50 and 101 for small images, in the authors' or usual widths."""
+
+from collections.abc import Sequence
 
 import keras
 from keras import layers
@@ -11,63 +13,70 @@ from crl_keras.networks._blocks import pooled_logits
 from crl_keras.networks._blocks import relu
 
 
-def resnet34(input_shape, classes, width=16):
+def resnet34(
+    input_shape: Sequence[int], classes: int, width: int = 16
+) -> keras.Model:
     """Builds a ResNet-34 for CIFAR: 16 basic blocks in four stages.
 
-    conv3x3-BN-ReLU, then stages of 3, 4, 6 and 3 blocks with `width`, twice,
-    four and eight times as many channels, each but the first halving the map,
-    then the mean of the map and a linear layer. A block is
-    conv3x3-BN-ReLU-conv3x3-BN, plus its shortcut, then ReLU; where shapes
-    differ the shortcut is conv1x1-BN. No convolution has a bias.
+    The network starts with conv3x3-BN-ReLU. Four stages of 3, 4, 6 and 3 blocks
+    follow, with 1, 2, 4 and 8 times `width` channels; all but the first halve
+    the map. It ends in global average pooling and a linear layer. A block is
+    conv3x3-BN-ReLU-conv3x3-BN, plus its shortcut, then ReLU. The shortcut is
+    conv1x1-BN where the shapes differ. No convolution has a bias.
 
-    The paper says "ResNet-34"; its code has a quarter of the usual widths: 16,
-    32, 64, 128. These are the default. `width=64` is the usual network,
-    also under the name `resnet34_w64`. Trainable parameters at 10 / 100
-    classes: 1,334,618 / 1,346,228, at width 64 21,282,122 / 21,328,292. The
-    authors train 100 outputs on the 10 classes of CIFAR-10, too: `ResNet34()`
-    has no argument in their `main.py`. We do not.
+    The paper says "ResNet-34", but its code has a quarter of the usual widths:
+    16, 32, 64 and 128. These are the default. `width=64` builds the usual
+    network, as `resnet34_w64` does. At 10 / 100 classes the network has
+    1,334,618 / 1,346,228 trainable parameters, at width 64 21,282,122 /
+    21,328,292. The authors train 100 outputs on the 10 classes of CIFAR-10 too,
+    because their `main.py` calls `ResNet34()` without an argument. We do not.
 
-    As in PyTorch: stride-2 convolutions pad one pixel on all sides; batch
-    normalisation with momentum 0.9 and epsilon 1e-5; weights, and the bias of
-    the last layer, from `U(+-1 / sqrt(fan_in))`. What remains different: the
-    running variance is that of the batch, in PyTorch its unbiased estimate;
-    and before PyTorch 1.2, so in the 1.0 of the paper, the scales of batch
-    normalisation began as `U(0, 1)`, here and since then as 1.
+    As in PyTorch, stride-2 convolutions pad one pixel on all sides, batch
+    normalisation has momentum 0.9 and epsilon 1e-5, and the weights and the
+    bias of the last layer start from `U(+-1 / sqrt(fan_in))`. Two differences
+    remain. Keras's running variance uses the variance of the batch, PyTorch's
+    its unbiased estimate. The paper used PyTorch 1.0, where the scales of batch
+    normalisation started from `U(0, 1)`; here, and in PyTorch since 1.2, they
+    start as 1.
 
     Args:
-        input_shape: `(height, width, channels)`, at least 8 x 8. Made for
-            32 x 32; a global average ends it, so other sizes will do.
+        input_shape: `(height, width, channels)`, at least 8 x 8. The
+            network was designed for 32 x 32. It ends in global average pooling
+            and takes other sizes too.
         classes: Number of classes, at least 2.
         width: Channels of the first stage, at least 1. Defaults to `16`.
 
     Returns:
         `keras.Model` from scaled float images to float32 logits
-        `(batch, classes)`. Its name ends in `_w` and the width, if not 16.
+        `(batch, classes)`. Its name ends in `_w` and the width, unless that is
+        16.
 
     Raises:
-        ValueError: `input_shape`, `classes` or `width` is no such thing, or the
+        ValueError: If `input_shape`, `classes` or `width` is invalid, or the
             images are smaller than 8 x 8.
 
     Example:
 
-    >>> resnet34((32, 32, 3), 100).output_shape
-    (None, 100)
+        >>> resnet34((32, 32, 3), 100).output_shape
+        (None, 100)
 
-    Source: models/resnet.py of guoyurong0104/CRL-code @b66d835, with the
-    widths of which kuangliu/pytorch-cifar has four times as many; He et al.,
+    Source: models/resnet.py of guoyurong0104/CRL-code @b66d835, with a quarter
+    of the widths of kuangliu/pytorch-cifar; He et al.,
     [Deep Residual Learning](https://arxiv.org/abs/1512.03385).
     """
     return _build(34, input_shape, classes, width)
 
 
-def resnet50(input_shape, classes, width=16):
-    """Builds a ResNet-50 for CIFAR: as `resnet34`, of bottleneck blocks.
+def resnet50(
+    input_shape: Sequence[int], classes: int, width: int = 16
+) -> keras.Model:
+    """Builds a ResNet-50 for CIFAR: `resnet34` with bottleneck blocks.
 
     A block is conv1x1-BN-ReLU-conv3x3-BN-ReLU-conv1x1-BN, the last with four
-    times the channels, plus its shortcut, then ReLU; the 3x3 convolution has
-    the stride. The first block of every stage has a projection. All else is as
-    in `resnet34`. Trainable parameters at 10 / 100 classes: 1,484,186 /
-    1,530,356, at width 64 23,520,842 / 23,705,252.
+    times the channels, plus its shortcut, then ReLU. The 3x3 convolution has
+    the stride. The first block of every stage has a projection. Everything else
+    is as in `resnet34`. At 10 / 100 classes the network has 1,484,186 /
+    1,530,356 trainable parameters, at width 64 23,520,842 / 23,705,252.
 
     Args:
         input_shape: As in `resnet34`.
@@ -85,11 +94,13 @@ def resnet50(input_shape, classes, width=16):
     return _build(50, input_shape, classes, width)
 
 
-def resnet101(input_shape, classes, width=16):
+def resnet101(
+    input_shape: Sequence[int], classes: int, width: int = 16
+) -> keras.Model:
     """Builds a ResNet-101 for CIFAR: `resnet50` with 23 blocks in stage 3.
 
-    Trainable parameters at 10 / 100 classes: 2,680,986 / 2,727,156, at width 64
-    42,512,970 / 42,697,380.
+    At 10 / 100 classes the network has 2,680,986 / 2,727,156 trainable
+    parameters, at width 64 42,512,970 / 42,697,380.
 
     Args:
         input_shape: As in `resnet34`.
@@ -107,18 +118,18 @@ def resnet101(input_shape, classes, width=16):
     return _build(101, input_shape, classes, width)
 
 
-def resnet34_w64(input_shape, classes):
-    """Builds `resnet34` with the usual widths, 64 to 512."""
+def resnet34_w64(input_shape: Sequence[int], classes: int) -> keras.Model:
+    """Builds `resnet34` in its usual widths, 64 to 512."""
     return resnet34(input_shape, classes, width=64)
 
 
-def resnet50_w64(input_shape, classes):
-    """Builds `resnet50` with the usual widths, 64 to 512 (times four)."""
+def resnet50_w64(input_shape: Sequence[int], classes: int) -> keras.Model:
+    """Builds `resnet50` in its usual widths, 64 to 512 (times four)."""
     return resnet50(input_shape, classes, width=64)
 
 
-def resnet101_w64(input_shape, classes):
-    """Builds `resnet101` with the usual widths, 64 to 512 (times four)."""
+def resnet101_w64(input_shape: Sequence[int], classes: int) -> keras.Model:
+    """Builds `resnet101` in its usual widths, 64 to 512 (times four)."""
     return resnet101(input_shape, classes, width=64)
 
 

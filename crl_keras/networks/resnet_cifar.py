@@ -1,4 +1,6 @@
-"""ResNets for small images, as PyTorch's users train them."""
+"""The ResNet-20 for small images, as in PyTorch."""
+
+from collections.abc import Sequence
 
 import keras
 from keras import layers
@@ -13,26 +15,29 @@ from crl_keras.networks._blocks import relu
 WIDTHS = (16, 32, 64)
 
 
-def resnet20(input_shape, classes):
+def resnet20(input_shape: Sequence[int], classes: int) -> keras.Model:
     """Builds the ResNet-20 for CIFAR: three stages of three basic blocks.
 
-    Widths 16, 32 and 64; a block is conv3x3-BN-ReLU-conv3x3-BN, plus its
-    shortcut, then ReLU. Shortcuts have no parameters: where a stage begins,
-    every second pixel is taken and the new channels are zeros, half of them on
-    each side (option A of the paper, the one it uses for CIFAR). 269,722
-    trainable parameters at 3 channels and 10 classes; the published number is
-    0.27M. `count_params()` adds the 1,376 running statistics.
+    The stages have 16, 32 and 64 channels. A block is
+    conv3x3-BN-ReLU-conv3x3-BN, plus its shortcut, then ReLU. Shortcuts have no
+    parameters: at the start of a stage they take every second pixel and add
+    channels of zeros, half of them on each side (option A of the paper, which
+    it uses for CIFAR). The network has 269,722 trainable parameters at 3
+    channels and 10 classes; the published number is 0.27M. `count_params()`
+    adds the 1,376 running statistics.
 
-    As in PyTorch: stride-2 convolutions pad one pixel on all sides (Keras's
-    "same" pads right and bottom alone); batch normalisation with momentum 0.9
-    and epsilon 1e-5; no bias in convolutions; convolutions drawn from
-    `N(0, 2 / (9 * filters))` (He et al. 2015, by fan-out); the last layer from
-    `U(-1/8, 1/8)`, bias too. What remains different: the running variance in
-    Keras is that of the batch, in PyTorch its unbiased estimate.
+    As in PyTorch, stride-2 convolutions pad one pixel on all sides (Keras's
+    "same" pads at the right and the bottom only), convolutions have no bias,
+    and batch normalisation has momentum 0.9 and epsilon 1e-5. Convolutions
+    start from `N(0, 2 / (9 * filters))` (He et al. 2015, by fan-out), the last
+    layer and its bias from `U(-1/8, 1/8)`. One difference remains: Keras's
+    running variance uses the variance of the batch, PyTorch's its unbiased
+    estimate.
 
     Args:
-        input_shape: `(height, width, channels)`, at least 4 x 4. Made for
-            32 x 32; a global average ends it, so other sizes will do.
+        input_shape: `(height, width, channels)`, at least 4 x 4. The
+            network was designed for 32 x 32. It ends in global average pooling
+            and takes other sizes too.
         classes: Number of classes, at least 2.
 
     Returns:
@@ -40,13 +45,13 @@ def resnet20(input_shape, classes):
         `(batch, classes)`.
 
     Raises:
-        ValueError: `input_shape` or `classes` is no such thing, or the images
-            are smaller than 4 x 4.
+        ValueError: If `input_shape` or `classes` is invalid, or the images are
+            smaller than 4 x 4.
 
     Example:
 
-    >>> resnet20((32, 32, 3), 10).count_params() - 1376
-    269722
+        >>> resnet20((32, 32, 3), 10).count_params() - 1376
+        269722
 
     Source: He et al.,
     [Deep Residual Learning](https://arxiv.org/abs/1512.03385), section 4.2.

@@ -1,5 +1,7 @@
 """The pre-activation ResNet-164 for small images."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
@@ -12,29 +14,31 @@ from crl_keras.networks._blocks import relu
 WIDTHS = (16, 32, 64)
 
 
-def resnet164(input_shape, classes):
+def resnet164(input_shape: Sequence[int], classes: int) -> keras.Model:
     """Builds the pre-activation ResNet-164: 54 bottleneck blocks.
 
-    conv3x3 to 16 channels, three stages of 18 blocks with widths 16, 32 and
-    64, the second and third halving the map, then BN-ReLU, the mean of the map
-    and a linear layer. A block is BN-ReLU-conv1x1-BN-ReLU-conv3x3-BN-ReLU and
-    conv1x1 to four times its width, plus its shortcut. The first block of a
-    stage projects by a bare conv1x1, of what its first BN-ReLU gives; the
-    others pass their input on. 1,703,258 trainable parameters at 10 classes,
-    1,726,388 at 100.
+    The network starts with a conv3x3 to 16 channels. Three stages of 18 blocks
+    with widths 16, 32 and 64 follow; the second and third halve the map. It
+    ends in BN-ReLU, global average pooling and a linear layer. A block is
+    BN-ReLU-conv1x1-BN-ReLU-conv3x3-BN-ReLU-conv1x1, the last with four times
+    the width, plus its shortcut. In the first block of a stage the shortcut is
+    a conv1x1 without BN on the output of the block's first BN-ReLU. In all
+    other blocks it is the input. The network has 1,703,258 trainable parameters
+    at 10 classes and 1,726,388 at 100.
 
-    The paper cites the first ResNet paper for it; its code builds this network
-    of the second one.
+    The paper cites the first ResNet paper for this network, but its code builds
+    the one of the second.
 
-    As in PyTorch: stride-2 convolutions pad one pixel on all sides; batch
-    normalisation with momentum 0.9 and epsilon 1e-5; convolutions drawn from
-    `N(0, 2 / (k * k * filters))` for a k x k kernel; the last layer from
-    `U(+-1/16)`, bias too. What remains different: the running variance is that
-    of the batch, in PyTorch its unbiased estimate.
+    As in PyTorch, stride-2 convolutions pad one pixel on all sides, and batch
+    normalisation has momentum 0.9 and epsilon 1e-5. Convolutions start from
+    `N(0, 2 / (k * k * filters))` for a k x k kernel, the last layer and its
+    bias from `U(+-1/16)`. One difference remains: Keras's running variance uses
+    the variance of the batch, PyTorch's its unbiased estimate.
 
     Args:
-        input_shape: `(height, width, channels)`, at least 4 x 4. Made for
-            32 x 32; a global average ends it, so other sizes will do.
+        input_shape: `(height, width, channels)`, at least 4 x 4. The
+            network was designed for 32 x 32. It ends in global average pooling
+            and takes other sizes too.
         classes: Number of classes, at least 2.
 
     Returns:
@@ -42,8 +46,8 @@ def resnet164(input_shape, classes):
         `(batch, classes)`.
 
     Raises:
-        ValueError: `input_shape` or `classes` is no such thing, or the images
-            are smaller than 4 x 4.
+        ValueError: If `input_shape` or `classes` is invalid, or the images are
+            smaller than 4 x 4.
 
     Source: `preact_resnet164_cifar` in models/resnet_cifar.py of
     guoyurong0104/CRL-code @b66d835; He et al.,

@@ -1,4 +1,6 @@
-"""Small networks: softmax regression, a perceptron, four convolutions."""
+"""Small networks: softmax regression, an MLP, and four convolutions."""
+
+from collections.abc import Sequence
 
 import keras
 from keras import layers
@@ -7,7 +9,7 @@ from crl_keras.networks._blocks import check_shape
 from crl_keras.networks._blocks import logits
 
 
-def logistic(input_shape, classes):
+def logistic(input_shape: Sequence[int], classes: int) -> keras.Model:
     """Builds softmax regression: one linear layer on the flattened pixels.
 
     Args:
@@ -19,16 +21,16 @@ def logistic(input_shape, classes):
         `(batch, classes)`.
 
     Raises:
-        ValueError: `input_shape` or `classes` is no such thing.
+        ValueError: If `input_shape` or `classes` is invalid.
 
     Example:
 
-    >>> logistic((28, 28, 1), 10).count_params()
-    7850
+        >>> logistic((28, 28, 1), 10).count_params()
+        7850
 
-    Source: "Logistic Regression" of Table IV of
-    [Competing Ratio Loss](https://arxiv.org/abs/1912.11642), which says no
-    more about it.
+    Source: "Logistic Regression" in Table IV of
+    [Competing Ratio Loss](https://arxiv.org/abs/1912.11642). The paper gives
+    no details of it.
     """
     check_shape("logistic", input_shape, classes)
     inputs = keras.Input(input_shape)
@@ -36,12 +38,13 @@ def logistic(input_shape, classes):
     return keras.Model(inputs, logits(classes)(x), name="logistic")
 
 
-def mlp(input_shape, classes):
-    """Builds a perceptron with two hidden layers of 256 units, ReLU.
+def mlp(input_shape: Sequence[int], classes: int) -> keras.Model:
+    """Builds an MLP with two hidden layers of 256 units and ReLU.
 
-    The paper's Table IV has an "MLP" on MNIST and tells nothing of its layers,
-    optimizer or epochs; its 9.1 % error is far above what such networks reach
-    (below 2 %). This one is our choice: no dropout, He-normal weights.
+    The layers are our choice: no dropout, He-normal weights. The paper's Table
+    IV has an "MLP" on MNIST, but the paper does not describe its layers,
+    optimizer or epochs. Its error of 9.1 % is far above what such networks
+    reach (below 2 %).
 
     Args:
         input_shape: `(height, width, channels)`, any size.
@@ -52,12 +55,12 @@ def mlp(input_shape, classes):
         `(batch, classes)`.
 
     Raises:
-        ValueError: `input_shape` or `classes` is no such thing.
+        ValueError: If `input_shape` or `classes` is invalid.
 
     Example:
 
-    >>> mlp((28, 28, 1), 10).count_params()
-    269322
+        >>> mlp((28, 28, 1), 10).count_params()
+        269322
 
     Source: our choice; the paper gives none.
     """
@@ -71,15 +74,16 @@ def mlp(input_shape, classes):
     return keras.Model(inputs, logits(classes)(x), name="mlp")
 
 
-def zhu2018(input_shape, classes):
+def zhu2018(input_shape: Sequence[int], classes: int) -> keras.Model:
     """Builds four convolutions, two dense layers, max-pooling and dropout.
 
-    The network of the paper's Table II, of which the text says only this one
-    line. The closest that is documented is the example `cifar10_cnn.py` that
-    Keras had when Zhu et al. wrote (spring 2018): 3x3 convolutions of 32, 32,
-    64, 64 filters, the second of each pair without padding, pooling and
-    dropout .25 after each pair, 512 hidden units, dropout .5; Glorot-uniform
-    weights, Keras's default. That it is the same network is our reading.
+    This is the network of the paper's Table II. The paper describes it only
+    with the words of the line above. We take it to be the example
+    `cifar10_cnn.py` that Keras had when Zhu et al. wrote (spring 2018); this is
+    not verified. That example has 3x3 convolutions of 32, 32, 64 and 64
+    filters. The second of each pair has no padding. Pooling and dropout 0.25
+    follow each pair, then 512 hidden units and dropout 0.5. The weights are
+    Glorot-uniform, Keras's default.
 
     Args:
         input_shape: `(height, width, channels)`, at least 10 x 10.
@@ -90,13 +94,13 @@ def zhu2018(input_shape, classes):
         `(batch, classes)`.
 
     Raises:
-        ValueError: `input_shape` or `classes` is no such thing, or the images
-            are smaller than 10 x 10.
+        ValueError: If `input_shape` or `classes` is invalid, or the images are
+            smaller than 10 x 10.
 
     Example:
 
-    >>> zhu2018((32, 32, 3), 10).count_params()
-    1250858
+        >>> zhu2018((32, 32, 3), 10).count_params()
+        1250858
 
     Source: Zhu et al.,
     [Negative Log Likelihood Ratio Loss](https://arxiv.org/abs/1804.10690), as

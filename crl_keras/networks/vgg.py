@@ -1,5 +1,7 @@
 """VGG with batch normalisation for small images."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
@@ -12,25 +14,27 @@ from crl_keras.networks._blocks import relu
 WIDTHS = (64, 128, 256, 512, 512)
 
 
-def vgg16(input_shape, classes):
+def vgg16(input_shape: Sequence[int], classes: int) -> keras.Model:
     """Builds VGG16 with batch normalisation and one linear layer.
 
-    Five stages of conv3x3-BN-ReLU, 2, 2, 3, 3 and 3 of them with 64, 128, 256,
-    512 and 512 channels, each stage followed by 2x2 max-pooling; then a linear
-    layer. The convolutions have biases, though batch normalisation cancels
-    them. No dropout and none of the two layers of 4096 units that VGG has on
-    ImageNet. 14,728,266 trainable parameters at 10 classes, 14,774,436 at
-    100; the authors' code has 10 outputs only.
+    The network has five stages of 2, 2, 3, 3 and 3 conv3x3-BN-ReLU with 64,
+    128, 256, 512 and 512 channels. A 2x2 max-pooling ends each stage; a linear
+    layer ends the network. The convolutions have biases, although batch
+    normalisation cancels them. There is no dropout, and VGG's two layers of
+    4096 units for ImageNet are left out. The network has 14,728,266 trainable
+    parameters at 10 classes and 14,774,436 at 100. The authors' code has 10
+    outputs only.
 
-    As in PyTorch: batch normalisation with momentum 0.9 and epsilon 1e-5;
-    weights and biases from `U(+-1 / sqrt(fan_in))`. What remains different: the
-    running variance is that of the batch, in PyTorch its unbiased estimate;
-    and before PyTorch 1.2, so in the 1.0 of the paper, the scales of batch
-    normalisation began as `U(0, 1)`, here and since then as 1.
+    As in PyTorch, batch normalisation has momentum 0.9 and epsilon 1e-5, and
+    weights and biases start from `U(+-1 / sqrt(fan_in))`. Two differences
+    remain. Keras's running variance uses the variance of the batch, PyTorch's
+    its unbiased estimate. The paper used PyTorch 1.0, where the scales of batch
+    normalisation started from `U(0, 1)`; here, and in PyTorch since 1.2, they
+    start as 1.
 
     Args:
-        input_shape: `(height, width, channels)`, at least 32 x 32, which the
-            five poolings bring to one pixel. Of larger maps the mean is taken.
+        input_shape: `(height, width, channels)`, at least 32 x 32. The five
+            poolings reduce 32 x 32 to one pixel; a larger map is averaged.
         classes: Number of classes, at least 2.
 
     Returns:
@@ -38,10 +42,10 @@ def vgg16(input_shape, classes):
         `(batch, classes)`.
 
     Raises:
-        ValueError: `input_shape` or `classes` is no such thing, or the images
-            are smaller than 32 x 32.
+        ValueError: If `input_shape` or `classes` is invalid, or the images are
+            smaller than 32 x 32.
 
-    Source: models/vgg.py of guoyurong0104/CRL-code @b66d835, which is that of
+    Source: models/vgg.py of guoyurong0104/CRL-code @b66d835, the same as in
     kuangliu/pytorch-cifar; Simonyan and Zisserman,
     [Very Deep Networks](https://arxiv.org/abs/1409.1556).
     """
@@ -49,10 +53,10 @@ def vgg16(input_shape, classes):
     return _vgg(input_shape, classes, (2, 2, 3, 3, 3), WIDTHS, "vgg16")
 
 
-def vgg19(input_shape, classes):
-    """Builds VGG19: `vgg16` with 2, 2, 4, 4 and 4 convolutions a stage.
+def vgg19(input_shape: Sequence[int], classes: int) -> keras.Model:
+    """Builds VGG19: `vgg16` with 2, 2, 4, 4 and 4 convolutions in its stages.
 
-    20,040,522 trainable parameters at 10 classes, 20,086,692 at 100.
+    It has 20,040,522 trainable parameters at 10 classes and 20,086,692 at 100.
 
     Args:
         input_shape: As in `vgg16`.

@@ -1,5 +1,7 @@
 """The losses inside compiled functions, transformations and `fit`."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -51,6 +53,18 @@ def test_compiled_is_eager(form, alpha, way):
         np.testing.assert_allclose(actual, expected, rtol=2e-6, atol=1e-7)
 
 
+@functools.cache
+def compiled_loss(alpha, from_logits, way):
+    """One for all labels: it is compiled once for each of their dtypes."""
+
+    def loss(y_true, y_pred):
+        return crl_keras.sparse_competing_ratio_loss(
+            y_true, y_pred, alpha=alpha, from_logits=from_logits
+        )
+
+    return loss if way == "eager" else compilers()[way](loss)
+
+
 @ALPHAS
 @pytest.mark.parametrize("from_logits", [True, False])
 @pytest.mark.parametrize("label", [5, -1, -100, 2**30, np.nan, 1.5])
@@ -65,14 +79,7 @@ def test_a_label_that_names_no_class_is_no_number(
     )
     y_pred = LOGITS[:2] if from_logits else to_numpy(ops.softmax(LOGITS[:2]))
     y_pred = ops.convert_to_tensor(y_pred.astype("float32"))
-
-    def loss(y_true, y_pred):
-        return crl_keras.sparse_competing_ratio_loss(
-            y_true, y_pred, alpha=alpha, from_logits=from_logits
-        )
-
-    if way != "eager":
-        loss = compilers()[way](loss)
+    loss = compiled_loss(alpha, from_logits, way)
     found = assert_no_class(lambda: loss(labels, y_pred))
     if found is not None:
         expected = float(loss(labels[1:], y_pred[1:])[0])
@@ -101,18 +108,33 @@ def make_model(classes=5, head="float32"):
     )
 
 
-@FORMS
+def compiled_model(form):
+    """A model for losses of this form, or "margin", and labels for it."""
+    loss, y_true = make("sparse" if form == "margin" else form, 1.5)
+    keras.utils.set_random_seed(1)
+    model = make_model()
+    if form == "margin":
+        loss = crl_keras.losses.SparseMarginCrossEntropy(5)
+        head = crl_keras.layers.LSoftmaxDense(5, gamma=0.1)
+        model = keras.Sequential([*model.layers[:-1], head])
+    model.compile(keras.optimizers.SGD(0.1), loss)
+    return model, y_true
+
+
+# One-hot labels have one layout. What fit does on PyTorch is "auto".
+@pytest.mark.parametrize(
+    "form, column", [("dense", False), ("sparse", False), ("sparse", True)]
+)
 @ALPHAS
-@pytest.mark.parametrize("jit_compile", [True, False])
-@pytest.mark.parametrize("column", [True, False])
+@pytest.mark.parametrize(
+    "jit_compile", ["auto"] if BACKEND == "torch" else [True, False]
+)
 def test_fit(form, alpha, jit_compile, column):
-    if BACKEND == "torch" and jit_compile:
-        jit_compile = "auto"  # What fit does there unless it is asked.
     x = RNG.normal(size=(50, 6)).astype("float32")
     labels = (x[:, :5]).argmax(axis=1)
     loss, _ = make(form, alpha)
     y_true = np.eye(5)[labels] if form == "dense" else labels
-    if column and form == "sparse":
+    if column:
         y_true = y_true[:, None]
     model = make_model()
     model.compile("adam", loss, metrics=["accuracy"], jit_compile=jit_compile)

@@ -1,9 +1,5 @@
 """L-Softmax and A-Softmax: the margin, its gradients, and training with it."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -12,6 +8,7 @@ from autodiff import assert_no_class
 from autodiff import compilers
 from autodiff import to_numpy
 from autodiff import value_and_gradient
+from fresh import run_python
 from keras import ops
 
 from crl_keras import layers
@@ -341,14 +338,7 @@ def test_a_training_that_is_saved_and_loaded_goes_on_exactly(tmp_path):
         "s = m.predict(d['x'], verbose=0)\n"
         "np.testing.assert_allclose(s, d['s'], rtol=1e-5, atol=1e-6)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    run_python(code, tmp_path)
 
 
 OTHER = dict(

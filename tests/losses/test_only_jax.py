@@ -10,11 +10,8 @@ from test_compiled import ALPHAS
 from test_compiled import FORMS
 from test_compiled import LOGITS
 from test_compiled import RNG
+from test_compiled import compiled_model
 from test_compiled import make
-from test_compiled import make_model
-
-from crl_keras import layers
-from crl_keras import losses
 
 
 @FORMS
@@ -36,25 +33,17 @@ def test_vmap(form, alpha):
 def test_keras_distribution(form):
     """With a margin, too: each device has part of the batch, all one step."""
     assert len(jax.devices()) == 2
-    loss, y_true = make("sparse" if form == "margin" else form, 1.5)
-    if form == "margin":
-        loss = losses.SparseMarginCrossEntropy(5)
     x = RNG.normal(size=(12, 6)).astype("float32")
 
     def train():
-        keras.utils.set_random_seed(1)
-        model = make_model()
-        if form == "margin":
-            head = layers.LSoftmaxDense(5, gamma=0.1)
-            model = keras.Sequential([*model.layers[:-1], head])
-        model.compile(keras.optimizers.SGD(0.1), loss)
+        model, y_true = compiled_model(form)
         # A tensor kept beyond its trace would raise here.
         with jax.checking_leaks():
             history = model.fit(
                 x, y_true, batch_size=12, epochs=3, shuffle=False, verbose=0
             ).history["loss"]
         if form == "margin":
-            assert int(head.step) == 3
+            assert int(model.layers[-1].step) == 3
         return history
 
     single = train()

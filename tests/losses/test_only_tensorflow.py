@@ -1,6 +1,5 @@
 """What only TensorFlow has: unknown shapes and `tf.distribute`."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,12 +7,9 @@ from autodiff import to_numpy
 from test_compiled import LABELS
 from test_compiled import LOGITS
 from test_compiled import RNG
-from test_compiled import make
-from test_compiled import make_model
+from test_compiled import compiled_model
 
 import crl_keras
-from crl_keras import layers
-from crl_keras import losses
 from crl_keras.metrics import _within
 
 
@@ -86,24 +82,16 @@ def test_one_off_accuracy_of_labels_of_unknown_width():
 @pytest.mark.parametrize("form", ["dense", "sparse", "margin"])
 def test_tf_distribute(form):
     """With a margin, too: each device has part of the batch, all one step."""
-    loss, y_true = make("sparse" if form == "margin" else form, 1.5)
-    if form == "margin":
-        loss = losses.SparseMarginCrossEntropy(5)
     x = RNG.normal(size=(12, 6)).astype("float32")
 
     def train(strategy):
         with strategy.scope():
-            keras.utils.set_random_seed(1)
-            model = make_model()
-            if form == "margin":
-                head = layers.LSoftmaxDense(5, gamma=0.1)
-                model = keras.Sequential([*model.layers[:-1], head])
-            model.compile(keras.optimizers.SGD(0.1), loss)
+            model, y_true = compiled_model(form)
         history = model.fit(
             x, y_true, batch_size=12, epochs=3, shuffle=False, verbose=0
         ).history["loss"]
         if form == "margin":
-            assert int(to_numpy(head.step)) == 3
+            assert int(to_numpy(model.layers[-1].step)) == 3
         return history
 
     devices = [d.name for d in tf.config.list_logical_devices("CPU")]

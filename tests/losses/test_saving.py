@@ -1,14 +1,12 @@
 """Configs, and models saved and loaded in Keras's safe mode."""
 
 import inspect
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 from autodiff import to_numpy
+from fresh import run_python
 
 import crl_keras
 from crl_keras import layers
@@ -49,6 +47,7 @@ def arguments(cls):
     return parameters
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "cls", [*OURS, *COMPARED, losses.SparseMarginCrossEntropy]
 )
@@ -64,6 +63,7 @@ def test_every_argument_survives(cls):
     assert again.dtype == "bfloat16"
 
 
+@pytest.mark.once
 @CLASSES
 def test_defaults_survive_and_are_those_of_the_papers(cls):
     config = cls().get_config()
@@ -79,6 +79,22 @@ def test_defaults_survive_and_are_those_of_the_papers(cls):
     assert cls.from_config(config).get_config() == config
 
 
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "cls", [*OURS, *COMPARED, losses.SparseMarginCrossEntropy]
+)
+def test_a_loss_by_its_name(cls):
+    """As docs/migrating.md says, for Keras's strings know its own alone."""
+    config = {"classes": 3} if "Margin" in cls.__name__ else {"axis": 1}
+    name = f"crl_keras>{cls.__name__}"
+    loss = keras.losses.get({"class_name": name, "config": config})
+    assert type(loss) is cls and config.items() <= loss.get_config().items()
+    assert keras.losses.deserialize(name) is cls
+    function = keras.losses.deserialize(f"crl_keras>{cls.function.__name__}")
+    assert function is cls.function
+
+
+@pytest.mark.once
 def test_a_dtype_policy_survives():
     loss = crl_keras.CompetingRatioLoss(
         dtype=keras.DTypePolicy("mixed_bfloat16")
@@ -119,6 +135,9 @@ def saved_models():
             optimizers.CoupledSGD(0.1, momentum=0.9),
             loss,
             metrics=[metrics.OneOffAccuracy()] if name in sparse else None,
+            # Compiled once for each form of labels; eager is faster to start.
+            run_eagerly=name not in ("dense", "sparse"),
+            jit_compile=False,
         )
         models[name] = model, name in dense
     return models
@@ -150,15 +169,8 @@ def test_saved_models_load_in_a_fresh_process(tmp_path):
         "    print(type(m.optimizer).__name__, m.loss.get_config()"
         " if hasattr(m.loss, 'get_config') else m.loss.__name__)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    found = done.stdout.strip().splitlines()[-len(configs) :]
+    printed = run_python(code, tmp_path)
+    found = printed.strip().splitlines()[-len(configs) :]
     assert found == [f"CoupledSGD {text}" for text in configs.values()]
 
 

@@ -1,0 +1,114 @@
+"""DFL-CNN: filters for the telling patches of each class."""
+
+from typing import Any
+
+import keras
+
+from crl_keras.layers import DiscriminativeFilters
+from crl_keras.methods.heads import Head
+from crl_keras.methods.heads import MultiHeadClassifier
+from crl_keras.methods.taps import Taps
+
+__all__ = ["dfl_cnn"]
+
+
+def dfl_cnn(
+    backbone: Any,
+    classes: int,
+    filters: int = 10,
+    tap: str | None = None,
+    side_weight: float = 0.1,
+    loss_on_patch: str = "given",
+    loss_on_side: str = "given",
+    frozen: bool = False,
+    name: str = "dfl",
+) -> MultiHeadClassifier:
+    """Builds a CNN with a discriminative filter bank (DFL-CNN).
+
+    Two streams share the first layers of the backbone. The global one goes on
+    to its end, the global average and a dense layer: logits `G`. The other
+    looks with `DiscriminativeFilters` for the best patch of each of
+    `classes * filters` filters: their maxima through a dense layer are the
+    logits `P`, and their average over the filters of each class the logits
+    `S`. With the loss `L` that `compile` is given,
+
+    ```
+    loss = L(G) + L(P) + side_weight * L(S)
+    logits = G + P + side_weight * S
+    ```
+
+    so the logits are added, not the probabilities, with which the two may
+    disagree. The paper starts the filters from patches of the training images.
+
+    Args:
+        backbone: Functional `keras.Model` from scaled images to feature maps,
+            such as `keras.applications.ResNet50(include_top=False)`.
+        classes: Number of classes, at least 2.
+        filters: Of each class, integer >= 1. Defaults to `10`.
+        tap: Layer that the filters look at, see `find_tap`; by default the
+            last map with more places than the end: of ResNet-50
+            "conv4_block6_out" (where the paper has it is not known), of VGG16
+            "block4_conv3".
+        side_weight: Number >= 0. Defaults to `0.1`, from memory of the paper
+            and as in songdejia/DFL-CNN.
+        loss_on_patch: "given" for the loss of `compile`, or "ce" for the
+            cross-entropy whatever that is. Defaults to `"given"`.
+        loss_on_side: The same for the side branch. Defaults to `"given"`.
+        frozen: Whether the backbone is not trained, and its batch
+            normalisation uses its running statistics. Defaults to `False`.
+        name: Name of the model. Defaults to `"dfl"`.
+
+    Returns:
+        `MultiHeadClassifier`, from scaled images to logits
+        `(batch, classes)`; its outputs in training are "global", "patch",
+        "side" and "fused".
+
+    Raises:
+        ValueError: The tap is none that there is.
+
+    Example:
+
+        >>> backbone = keras.applications.VGG16(
+        ...     include_top=False, weights=None, input_shape=(64, 64, 3)
+        ... )
+        >>> model = dfl_cnn(backbone, 200)
+        >>> model.output_shape, f"{model.count_params():,}"
+        ((None, 200), '16,243,488')
+
+    Source: Wang, Morariu and Davis, [Learning a Discriminative Filter Bank
+    within a CNN](https://arxiv.org/abs/1611.09932); it has no official code.
+    """
+    classes = int(classes)
+    inputs = keras.Input(backbone.input_shape[1:])
+    taps = Taps(backbone)
+    local = taps.find(tap, "finer")
+    # Not before VGG's last pooling: the global stream goes to the end.
+    _, (local, end) = taps.call([local, taps.last], inputs, frozen)
+    bank = DiscriminativeFilters(
+        classes, filters, dtype="float32", name="filters"
+    )
+    v, side = bank(local)
+    pool = keras.layers.GlobalAveragePooling2D(
+        data_format="channels_last", name="pool"
+    )
+    of_all = _dense(classes, "logits_global")(pool(end))
+    of_patches = _dense(classes, "logits_patch")(v)
+    fused = of_all + of_patches + float(side_weight) * side
+    outputs = {
+        "global": of_all,
+        "patch": of_patches,
+        "side": side,
+        "fused": fused,
+        "logits": fused,
+    }
+    heads = {
+        "global": Head(),
+        "patch": Head(loss=loss_on_patch),
+        "side": Head(loss=loss_on_side, weight=float(side_weight)),
+    }
+    network = keras.Model(inputs, outputs)
+    return MultiHeadClassifier(network, heads, "fused", name=name)
+
+
+def _dense(classes: int, name: str) -> Any:
+    return keras.layers.Dense(classes, dtype="float32", name=name)
