@@ -11,17 +11,21 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 demo: .venv/demo/ready
 	KERAS_BACKEND=jax .venv/demo/bin/python examples/compare_losses.py \
-	    --dataset digits --network mlp --losses ce nllr crl --seeds 5 \
+	    --dataset digits --network mlp --losses ce nllr crl --seeds 30 \
 	    --output runs/demo
 
 test: .venv/test/wheel .venv/oldest/wheel
 	.venv/test/bin/ruff check .
 	.venv/test/bin/ruff format --check .
-	.venv/oldest/bin/python tests/run_backends.py --backends jax losses
+	.venv/test/bin/codespell
+	.venv/test/bin/mypy
+	.venv/oldest/bin/python tests/run_backends.py \
+	    --backends jax,tensorflow losses
 	.venv/test/bin/python tests/run_backends.py
 
 docs: .venv/docs/ready
-	.venv/docs/bin/mkdocs build --strict
+	KERAS_BACKEND=jax .venv/docs/bin/python docs/notebook.py --check
+	NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict
 
 benchmark: .venv/test/wheel
 	.venv/test/bin/python examples/benchmark_loss.py --output docs/results
@@ -48,25 +52,31 @@ clean:
 	$(PYTHON) -m venv .venv/test
 	.venv/test/bin/python -m pip install $(PIP_OPTIONS) \
 	    keras tensorflow-cpu jax torch keras-cv \
-	    filelock importlib_resources jinja2 matplotlib pillow ray rich \
-	    scikit-learn scipy tensorboard tensorflow-datasets \
-	    build pytest pytest-xdist ruff setuptools twine
+	    argcomplete filelock importlib_resources jinja2 matplotlib \
+	    opencv-python-headless pandas pillow pillow-heif ray rich \
+	    scikit-learn scipy simplejpeg statsmodels tensorboard \
+	    tensorflow-datasets \
+	    build codespell mypy pytest pytest-xdist ruff setuptools twine
 	# KerasHub asks for tensorflow-text, which brings a second TensorFlow.
 	.venv/test/bin/python -m pip install $(PIP_OPTIONS) --no-deps \
 	    keras-hub safetensors sentencepiece tokenizers
 	touch $@
 
-# The oldest versions that pyproject.toml admits.
+# The oldest versions that pyproject.toml admits. Not of PyTorch, whose wheels
+# without CUDA are not on PyPI.
 .venv/oldest/ready: pyproject.toml
 	$(PYTHON) -m venv .venv/oldest
 	.venv/oldest/bin/python -m pip install --disable-pip-version-check \
-	    keras==3.8.0 jax==0.5.3 jaxlib==0.5.3 pytest pytest-xdist
+	    keras==3.8.0 jax==0.5.3 jaxlib==0.5.3 tensorflow-cpu==2.18.0 \
+	    pytest pytest-xdist
 	touch $@
 
 .venv/docs/ready: constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv/docs
 	.venv/docs/bin/python -m pip install $(PIP_OPTIONS) \
-	    l2m4m mkdocs "mkdocstrings[python]" ruff
+	    --editable ".[jax,experiments]" \
+	    ipykernel l2m4m mkdocs-material "mkdocstrings[python]" \
+	    nbclient nbformat ruff
 	touch $@
 
 # What is tested is the wheel a user would install, not the source tree.

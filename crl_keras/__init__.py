@@ -2,9 +2,12 @@
 
 import os
 
+from crl_keras.comparing import Comparison
+from crl_keras.comparing import compare_losses
+from crl_keras.comparing import compare_results
 from crl_keras.version import __version__
 
-__all__ = ["__version__"]
+__all__ = ["Comparison", "__version__", "compare_losses", "compare_results"]
 
 # Set by examples/make_report.py: reports are made from records alone, on
 # machines that may have no backend, and importing the losses loads one.

@@ -5,12 +5,14 @@
         --network keras_cv/resnet50 --image-size 224 --batch-size 64
 
 Three things, each a ratio within one run:
-- input: images/s of both readers at 224 and 448 pixels, beside what
+- input: images/s of all readers at 224 and 448 pixels, beside what
   TensorFlow does when it decodes and resizes alone (the ceiling), and Pillow;
 - step: a training step with CRL beside one with cross-entropy, in turn;
 - rest: the share of an epoch that is not spent in its training steps, in which
   the device waits for images, callbacks and the state that is saved: resnet20
   on images in memory, and the network on image files.
+
+Without TensorFlow the rows of tf.data are left out, on every backend.
 
 The images are made here, 500 x 375 pixels, unless --images names a folder. On
 a GPU, `auto` precision is 16-bit. One backend a run: --output keeps the figures
@@ -22,6 +24,8 @@ import argparse
 import concurrent.futures
 import dataclasses
 import datetime
+import importlib.util
+import io
 import json
 import os
 import pathlib
@@ -48,10 +52,12 @@ def make_images(folder, count=256, copies=12):
         image = np.asarray(Image.fromarray(coarse).resize((500, 375)), int)
         image = image + rng.normal(0, 8, image.shape)
         pixels = image.clip(0, 255).astype("uint8")
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=90)
         for copy in range(copies):
             path = folder / f"{i % 2}" / f"{i}-{copy}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path, quality=90)
+            path.write_bytes(file.getvalue())
     return folder
 
 
@@ -129,6 +135,13 @@ class PillowAlone:
                 yield [*pool.map(self.read, batch)]
 
 
+def readers():
+    """Those that there are: tf.data needs TensorFlow, on any backend."""
+    if importlib.util.find_spec("tensorflow") is None:
+        return ("pillow", "simplejpeg")
+    return ("tf.data", "pillow", "simplejpeg")
+
+
 def measure_input(folder, seconds, sizes=(224, 448), batch_size=32):
     from crl_keras.experiments.data import sources
     from crl_keras.experiments.runs.feeds import make_feed
@@ -139,13 +152,11 @@ def measure_input(folder, seconds, sizes=(224, 448), batch_size=32):
     for size in sizes:
         makers = {
             **{
-                f"{name}, decode and resize alone": alone(
+                f"{reader}, decode and resize alone": ALONE[reader](
                     list(data.train.paths), size, batch_size
                 )
-                for name, alone in (
-                    ("tf.data", Ceiling),
-                    ("pillow", PillowAlone),
-                )
+                for reader in readers()
+                if reader in ALONE
             },
             **{
                 f"{reader}, {crop} crop": Trained(
@@ -161,7 +172,7 @@ def measure_input(folder, seconds, sizes=(224, 448), batch_size=32):
                         reader,
                     )
                 )
-                for reader in ("tf.data", "pillow")
+                for reader in readers()
                 for crop in ("random", "random_resized")
             },
         }
@@ -170,19 +181,24 @@ def measure_input(folder, seconds, sizes=(224, 448), batch_size=32):
         for _ in range(3):
             for name, batches in makers.items():
                 found[name].append(images_per_second(batches, seconds))
-        ceiling = next(iter(found.values()))
+        ceiling = found.get("tf.data, decode and resize alone")
         for name, rates in found.items():
-            ratios = [a / b for a, b in zip(rates, ceiling, strict=True)]
+            ratios = ceiling and [
+                a / b for a, b in zip(rates, ceiling, strict=True)
+            ]
             rows.append(
                 dict(
                     what=name,
                     size=size,
                     images_per_second=statistics.median(rates),
                     per_core=statistics.median(rates) / os.cpu_count(),
-                    of_ceiling=statistics.median(ratios),
+                    of_ceiling=ratios and statistics.median(ratios),
                 )
             )
     return rows
+
+
+ALONE = {"tf.data": Ceiling, "pillow": PillowAlone}
 
 
 def measure_step(network, size, batch_size, precision, seconds, pairs):
@@ -191,9 +207,9 @@ def measure_step(network, size, batch_size, precision, seconds, pairs):
     import numpy as np
     from scipy import stats
 
-    from crl_keras.experiments.data import named as datasets
+    from crl_keras.experiments.data import splits
     from crl_keras.experiments.devices import resolve_precision
-    from crl_keras.experiments.runs import training
+    from crl_keras.experiments.runs import models
     from crl_keras.experiments.runs.config import RunConfig
     from crl_keras.experiments.runs.feeds import make_feed
     from crl_keras.experiments.runs.recipes import get_recipe
@@ -204,16 +220,16 @@ def measure_step(network, size, batch_size, precision, seconds, pairs):
     images = rng.integers(0, 256, (batch_size, size, size, 3), np.uint8)
     labels = np.arange(batch_size, dtype=np.int32) % 200
     labels = labels % min(200, batch_size)
-    split = datasets.Split(images, labels)
+    split = splits.Split(images, labels)
     names = tuple(map(str, range(int(labels.max()) + 1)))
-    data = datasets.Dataset("made", split, split, names)
+    data = splits.Dataset("made", split, split, names)
     recipe = get_recipe(
         "short", batch_size=batch_size, scaling="unit", epochs=1
     )
     steps = {}
     for loss in ("ce", "crl"):
         config = RunConfig("made", network, loss, recipe, 0)
-        model, _, _ = training.build_model(config, make_feed(data, recipe))
+        model, _, _ = models.build_model(config, make_feed(data, recipe))
         steps[loss] = lambda m=model: m.train_on_batch(images, labels)
         for _ in range(3):
             steps[loss]()
@@ -242,27 +258,29 @@ def measure_step(network, size, batch_size, precision, seconds, pairs):
     )
 
 
-def measure_rest(folder, network, size, batch_size, precision, steps):
+def measure_rest(
+    folder, in_memory, network, size, batch_size, precision, steps
+):
     """Shares of an epoch outside of the step: in memory, and from files."""
     import numpy as np
 
-    from crl_keras.experiments.data import named as datasets
     from crl_keras.experiments.data import sources
+    from crl_keras.experiments.data import splits
     from crl_keras.experiments.runs.recipes import get_recipe
 
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (128 * steps, 32, 32, 3), np.uint8)
-    train = datasets.Split(pixels, np.arange(len(pixels)) % 10)
-    test = datasets.Split(pixels[:100], np.arange(100) % 10)
-    memory = datasets.Dataset("made", train, test, tuple("0123456789"))
+    train = splits.Split(pixels, np.arange(len(pixels)) % 10)
+    test = splits.Split(pixels[:100], np.arange(100) % 10)
+    memory = splits.Dataset("made", train, test, tuple("0123456789"))
     files = sources.open_dataset(f"folder:{folder}", resized=True)
     classes = files.classes  # Each needs an image.
-    files = sources.limit(
-        files, max(steps * batch_size, classes), max(batch_size, classes)
+    files = files.limited(
+        max(steps * batch_size, classes), max(batch_size, classes)
     )
     sized = dict(image_size=size, batch_size=batch_size, scaling="unit")
     return [
-        _outside("resnet20", memory, get_recipe("paper"), "memory", precision),
+        _outside(in_memory, memory, get_recipe("paper"), "memory", precision),
         _outside(
             network,
             files,
@@ -301,18 +319,8 @@ def _outside(network, data, recipe, reader, precision, epochs=4):
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(folder, config)
         training.run_one(config, data, run, on_epoch=stamp)
-    keras.config.set_dtype_policy(config.precision)
     feed = make_feed(data, config.recipe, 0, reader)
-    model, _, _ = training.build_model(config, feed)
-    x, y = feed.training()[0]
-    x, y = keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y)
-    for _ in range(3):
-        model.train_on_batch(x, y)
-    start = time.perf_counter()
-    for _ in range(feed.steps):
-        model.train_on_batch(x, y)
-    step = time.perf_counter() - start
-    keras.config.set_dtype_policy("float32")
+    step = _seconds_of_steps(config, feed)
     # Whole epochs after the first, which compiles: from the end of one to the
     # end of the next, without the test.
     whole = [
@@ -331,6 +339,32 @@ def _outside(network, data, recipe, reader, precision, epochs=4):
     )
 
 
+def _seconds_of_steps(config, feed):
+    """Those of an epoch, all on one batch that is there."""
+    import keras
+
+    from crl_keras.experiments.runs import models
+
+    keras.config.set_dtype_policy(config.precision)
+    model, _, _ = models.build_model(config, feed)
+    x, y = feed.training()[0]
+    x, y = keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y)
+    for _ in range(3):
+        model.train_on_batch(x, y)
+    start = time.perf_counter()
+    for _ in range(feed.steps):
+        model.train_on_batch(x, y)
+    seconds = time.perf_counter() - start
+    keras.config.set_dtype_policy("float32")
+    return seconds
+
+
+LEFT_OUT = (
+    "Of {} there are no rows of tf.data and no ceiling: TensorFlow was not "
+    "installed. `pip install tensorflow` beside the backend adds them."
+)
+
+
 def page(reports):
     """A page of the documentation, from the reports of several backends."""
     lines = ["# Benchmark: where the time of training goes", ""]
@@ -341,8 +375,13 @@ def page(reports):
             f"{report['date']}, on {report['machine']} ({report['device']}), "
             f"with {', '.join(used)}.",
         ]
+    lines += [*input_lines(reports), *step_lines(reports), *rest_lines(reports)]
+    return "\n".join(lines) + "\n"
+
+
+def input_lines(reports):
     images = sorted({report["images"] for report in reports})
-    lines += [
+    lines = [
         "",
         "## Reading images",
         "",
@@ -359,11 +398,23 @@ def page(reports):
     lines += [
         f"| {report['backend']} | {r['what']} | {r['size']} "
         f"| {r['images_per_second']:.0f} | {r['per_core']:.0f} "
-        f"| {r['of_ceiling']:.2f} |"
+        f"| {'' if r['of_ceiling'] is None else format(r['of_ceiling'], '.2f')}"
+        " |"
         for report in reports
         for r in report["input"]
     ]
-    lines += [
+    without = [
+        report["backend"]
+        for report in reports
+        if all(r["of_ceiling"] is None for r in report["input"])
+    ]
+    if without:
+        lines += ["", LEFT_OUT.format(", ".join(without))]
+    return lines
+
+
+def step_lines(reports):
+    lines = [
         "",
         "## The training step",
         "",
@@ -384,7 +435,11 @@ def page(reports):
             f"| {r['crl_over_ce']:.3f} [{low:.3f}, {high:.3f}] "
             f"| {r['steps']} |"
         )
-    lines += [
+    return lines
+
+
+def rest_lines(reports):
+    lines = [
         "",
         "## All else",
         "",
@@ -405,7 +460,7 @@ def page(reports):
         for report in reports
         for r in report["rest"]
     ]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def parse_arguments():
@@ -415,6 +470,12 @@ def parse_arguments():
     parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"))
     parser.add_argument("--images", type=pathlib.Path)
     parser.add_argument("--network", default="keras/mobilenet_v2")
+    parser.add_argument(
+        "--in-memory",
+        metavar="NETWORK",
+        default="resnet20",
+        help="trained on images in memory (resnet20)",
+    )
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--precision", default="auto")
@@ -440,7 +501,7 @@ def main():
     from crl_keras.experiments.devices import device_name
     from crl_keras.experiments.runs.config import RunConfig
     from crl_keras.experiments.runs.recipes import get_recipe
-    from crl_keras.experiments.runs.training import versions
+    from crl_keras.experiments.runs.results import versions
 
     backend = keras.backend.backend()
     config = RunConfig(
@@ -450,7 +511,7 @@ def main():
         get_recipe("short"),
         0,
         backend=backend,
-        reader="tf.data",
+        reader=readers()[0],
     )
     name = pathlib.Path(sys.argv[0]).name
     trained = (
@@ -475,7 +536,9 @@ def main():
             step=measure_step(
                 *trained, 12 * arguments.seconds, arguments.pairs
             ),
-            rest=measure_rest(folder, *trained, arguments.steps),
+            rest=measure_rest(
+                folder, arguments.in_memory, *trained, arguments.steps
+            ),
         )
     print(page([report]))
     if arguments.output:

@@ -14,7 +14,7 @@ command can be given again at any time.
 import _backend  # noqa: F401  Before Keras is imported.
 
 from crl_keras.experiments.commands.arguments import compare_parser
-from crl_keras.experiments.commands.arguments import run
+from crl_keras.experiments.commands.running import run
 
 if __name__ == "__main__":
     run(compare_parser(__doc__), "compare_losses")

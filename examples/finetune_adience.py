@@ -13,7 +13,7 @@ pairs of the same fold and seed. All else is as in examples/finetune_cub.py.
 import _backend  # noqa: F401  Before Keras is imported.
 
 from crl_keras.experiments.commands.arguments import finetune_parser
-from crl_keras.experiments.commands.arguments import run
+from crl_keras.experiments.commands.running import run
 
 if __name__ == "__main__":
     run(finetune_parser(__doc__, "adience"), "finetune_adience")

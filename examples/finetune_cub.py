@@ -16,7 +16,7 @@ keras does without. A GPU makes it hours instead of weeks.
 import _backend  # noqa: F401  Before Keras is imported.
 
 from crl_keras.experiments.commands.arguments import finetune_parser
-from crl_keras.experiments.commands.arguments import run
+from crl_keras.experiments.commands.running import run
 
 if __name__ == "__main__":
     run(finetune_parser(__doc__, "cub"), "finetune_cub")

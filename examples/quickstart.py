@@ -3,16 +3,34 @@
     python examples/quickstart.py
 
 Data: the 1,797 8x8 digits that come with scikit-learn. Any backend: set
-KERAS_BACKEND to tensorflow, jax or torch. Under a minute on a CPU.
+KERAS_BACKEND, or --backend, to tensorflow, jax or torch. Under a minute on a
+CPU.
 """
 
+import argparse
 import pathlib
+import sys
 
-import keras
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
+import _backend  # Before Keras is imported.
 
-from crl_keras import SparseCompetingRatioLoss
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+)
+parser.add_argument("--backend", choices=_backend.BACKENDS, help="of Keras")
+parser.parse_args()
+
+try:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+except ImportError as error:
+    sys.exit(
+        f"quickstart: the digits come with scikit-learn ({error}). Install it "
+        "with: pip install scikit-learn"
+    )
+
+import keras  # noqa: E402
+
+from crl_keras import SparseCompetingRatioLoss  # noqa: E402
 
 digits = load_digits()
 x_train, x_test, y_train, y_test = train_test_split(

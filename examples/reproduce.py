@@ -12,17 +12,10 @@ killed one goes on from its last epoch; tables share the runs that they have in
 common. docs/reproduction.md has the rest.
 """
 
-import os
-import sys
-
 import _backend  # noqa: F401  Before Keras is imported.
 
-# A report needs no backend: the package leaves its losses out, and Keras.
-if "--report" in sys.argv:
-    os.environ["CRL_KERAS_RECORDS_ONLY"] = "1"
-
-from crl_keras.experiments.commands.reproduce import paper_parser  # noqa: E402
-from crl_keras.experiments.commands.reproduce import run_paper  # noqa: E402
+from crl_keras.experiments.commands.reproduce import paper_parser
+from crl_keras.experiments.commands.reproduce import run_paper
 
 if __name__ == "__main__":
     run_paper(paper_parser(__doc__))

@@ -45,6 +45,43 @@ def write(folder, files):
     return folder
 
 
+def write_images(folder, count, classes=2):
+    """JPEGs of 60 x 45 pixels, each in the folder of its class."""
+    names = [f"{i % classes}/{i}.jpg" for i in range(count)]
+    files = {name: jpeg(6 * i, size=(60, 45)) for i, name in enumerate(names)}
+    return write(folder, files)
+
+
+def store_tfds(folder, name, splits, **features):
+    """Writes {split: images} of two classes as a data set of TFDS."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name,
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(None, None, 3)),
+                "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+                **features,
+            }
+        ),
+        split_datasets={
+            split: tf.data.Dataset.from_tensor_slices(
+                {
+                    "image": images,
+                    "label": np.arange(len(images)) % 2,
+                    **{key: np.zeros(len(images)) for key in features},
+                }
+            )
+            for split, images in splits.items()
+        },
+        data_dir=folder,
+        disable_shuffling=True,
+    )
+
+
 def pack(path, files, mode="w:gz"):
     """Writes {name: bytes or str} as an archive and returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)

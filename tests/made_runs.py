@@ -1,15 +1,14 @@
-"""Records of runs that no training made."""
+"""Runs that are made up: of each, the number of wrong test images is given."""
 
 import numpy as np
-import pytest
 
+from crl_keras.experiments.analysis.comparison import compare
 from crl_keras.experiments.measures import scores
 from crl_keras.experiments.runs.config import RunConfig
 from crl_keras.experiments.runs.recipes import get_recipe
 from crl_keras.experiments.runs.records import RunFolder
+from crl_keras.experiments.runs.records import read_records
 from crl_keras.experiments.runs.records import write_data
-
-pytestmark = pytest.mark.once
 
 SAMPLES = 100
 CRL = "crl(alpha=1.5,beta=1)"
@@ -37,13 +36,17 @@ def write_run(
     classes=10,
     names=None,
     held_out=True,
+    held_out_wrong=None,
     rate=0.1,
     epochs=4,
     fingerprint="f00d",
     result=None,
     **config,
 ):
-    """Writes one run; `wrong` None for one that diverged."""
+    """Writes one run; `wrong` None for one that diverged.
+
+    Without `held_out_wrong`, twice as many held-out images are wrong.
+    """
     values = dict(
         dataset="digits",
         network="mlp",
@@ -101,7 +104,8 @@ def write_run(
         best = wrong if best is None else best
         values["best"] = dict(epoch=3, test_error=best / SAMPLES)
         if held_out:
-            logits["held_out"] = make_logits(labels, 2 * wrong, classes, rng)
+            count = 2 * wrong if held_out_wrong is None else held_out_wrong
+            logits["held_out"] = make_logits(labels, count, classes, rng)
             logits["held_out_labels"] = labels
     final = 0.5 if wrong is None else wrong / SAMPLES
     history = [
@@ -122,3 +126,12 @@ def write_runs(folder, **wrong):
         for seed, count in enumerate(counts):
             if count is not False:
                 write_run(folder, loss, seed, count)
+
+
+def compare_folder(folder, **options):
+    return compare(read_records(folder), **options)
+
+
+def only_group(folder, **options):
+    ((group,),) = [f.groups for f in compare_folder(folder, **options)]
+    return group

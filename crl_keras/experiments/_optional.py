@@ -3,16 +3,31 @@
 import importlib
 
 
+def install_command(extra):
+    """How an extra of crl-keras is installed, from a clone or an index.
+
+    Extras are written with hyphens: pip 23.2 and older install nothing for
+    `keras_cv` where the package says `keras-cv`, and only warn.
+
+    >>> install_command("keras-cv").partition(",")[0]
+    'pip install ".[keras-cv]" in a clone of the repository'
+    """
+    return (
+        f'pip install ".[{extra}]" in a clone of the repository, or pip '
+        f'install "crl-keras[{extra}]" from a package index'
+    )
+
+
 def require(module, extra="experiments"):
     """Imports and returns an optional module.
 
     Args:
         module: str, the name to import, such as `"scipy.io"`.
-        extra: str, the extra of crl-keras that brings it; `"experiments"` by
-            default.
+        extra: str, the extra of crl-keras that brings it, as pyproject.toml
+            spells it; `"experiments"` by default.
 
     Raises:
-        ImportError: if it cannot be imported; names the pip command and the
+        ImportError: if it cannot be imported; names the pip commands and the
             reason.
 
     >>> require("json").__name__
@@ -24,6 +39,6 @@ def require(module, extra="experiments"):
         package = module.partition(".")[0]
         raise ImportError(
             f"{package} is needed here and could not be imported ({error}). "
-            f'Install it with: pip install "crl-keras[{extra}]"',
+            f"Install it with: {install_command(extra)}",
             name=package,
         ) from error

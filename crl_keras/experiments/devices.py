@@ -1,8 +1,16 @@
-"""Devices and the precision that suits them."""
+"""Devices, how processes share them, and the precision that suits them."""
 
 import contextlib
 import functools
 import platform
+
+# What the user may have set to say how much of a GPU's memory JAX takes.
+JAX_MEMORY = (
+    "XLA_PYTHON_CLIENT_PREALLOCATE",
+    "XLA_PYTHON_CLIENT_MEM_FRACTION",
+    "XLA_CLIENT_MEM_FRACTION",
+    "XLA_PYTHON_CLIENT_ALLOCATOR",
+)
 
 
 def resolve_precision(precision):
@@ -143,3 +151,23 @@ def _check_count(devices, found):
             f"`devices` must be at most the {len(found)} that there are. "
             f"Received: devices={devices}"
         )
+
+
+def share_gpu(environment):
+    """Sets what lets several processes use one GPU.
+
+    The first process on JAX or TensorFlow would take most of the memory at
+    once, and the next would find none. With these variables each takes what
+    it needs, as PyTorch always does. What the user has set stays.
+
+    Args:
+        environment: Mapping such as `os.environ`, which is changed. The
+            variables are read when a process first uses the GPU.
+
+    >>> sorted(share_gpu({}))
+    ['TF_FORCE_GPU_ALLOW_GROWTH', 'XLA_PYTHON_CLIENT_PREALLOCATE']
+    """
+    if not any(name in environment for name in JAX_MEMORY):
+        environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    environment.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    return environment

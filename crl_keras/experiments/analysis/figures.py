@@ -5,7 +5,6 @@ colour, dash and marker throughout a report, so that it can be told in grey.
 The same records give the same bytes.
 """
 
-import base64
 import dataclasses
 import html
 import io
@@ -15,13 +14,17 @@ import warnings
 import numpy as np
 
 from crl_keras.experiments._optional import require
-from crl_keras.experiments.analysis.comparison import listed
-from crl_keras.experiments.analysis.comparison import points
+from crl_keras.experiments.analysis.effects import effects
+from crl_keras.experiments.analysis.pictures import SMALL
+from crl_keras.experiments.analysis.pictures import png_data_uri
 from crl_keras.experiments.analysis.tables import Cell
 from crl_keras.experiments.analysis.tables import Column
 from crl_keras.experiments.analysis.tables import Table
 from crl_keras.experiments.measures import scores
 from crl_keras.experiments.runs.config import loss_label
+from crl_keras.experiments.words import listed
+from crl_keras.experiments.words import plural
+from crl_keras.experiments.words import points
 
 WIDTH = 4.4  # Inches: 420 CSS pixels.
 MOST_CLASSES = 20  # In a confusion matrix.
@@ -149,7 +152,7 @@ def error_curves(group, styles):
     curves = {
         result.loss: _test_errors(result.records)
         for result in group.losses
-        if result.records
+        if result.records and result.records[0].history
     }
     if not curves:
         return None
@@ -192,6 +195,72 @@ def error_curves(group, styles):
     return Figure(title, drawn.svg, caption)
 
 
+def learning_curves(result, what):
+    """Training, test and other curves over the epochs, of one loss, or None.
+
+    Args:
+        result: `LossResult`.
+        what: "error" or "loss"; the error is 1 - accuracy, in percent.
+    """
+    column = "accuracy" if what == "error" else "loss"
+    curves = {}
+    for part in _parts(result.records, column):
+        values = _column(result.records, f"{part}_{column}")
+        if what == "error":
+            values = 100 * (1 - values)
+        if np.isfinite(values).all():  # All runs have it, in all epochs.
+            curves[part] = values
+    if not curves:
+        return None
+    title = f"{what.capitalize()} over the epochs"
+    with _drawing(WIDTH, 3.1, title) as drawn:
+        axes, ends = drawn.axes, []
+        for (part, values), style in zip(curves.items(), STYLES, strict=False):
+            color, dash, marker = style
+            x = np.arange(1, values.shape[1] + 1)
+            mean = values.mean(axis=0)
+            axes.fill_between(
+                x,
+                values.min(axis=0),
+                values.max(axis=0),
+                color=color,
+                alpha=0.16,
+                linewidth=0,
+            )
+            axes.plot(x, mean, color=color, ls=dash, lw=1.7)
+            if len(x) == 1:
+                axes.plot(x, mean, marker, color=color)
+            ends.append((mean[-1], part.replace("_", " "), color))
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("error [%]" if what == "error" else "loss")
+        axes.set_xlim(1, max(2, max(v.shape[1] for v in curves.values())))
+        _set_error_scale(axes, curves.values())
+        _label_ends(axes, ends)
+    caption = "Of training, with augmentation and while it goes on, and of test"
+    if len(result.records) > 1:
+        caption += "; mean over the runs, from the lowest to the highest"
+    return Figure(title, drawn.svg, f"{caption}.")
+
+
+def _parts(records, column):
+    """What `history.csv` has an accuracy or a loss of: train first."""
+    names = [name for r in records for row in r.history for name in row]
+    parts = dict.fromkeys(
+        name.removesuffix(f"_{column}")
+        for name in names
+        if name.endswith(f"_{column}")
+    )
+    first = [part for part in ("test", "train") if part in parts]
+    return first[:1] + [p for p in parts if p not in first] + first[1:]
+
+
+def _column(records, name):
+    """A column of the histories, `[runs, epochs]`, NaN where it is not."""
+    rows = [[row.get(name, np.nan) for row in r.history] for r in records]
+    shortest = min(map(len, rows))
+    return np.array([row[:shortest] for row in rows], np.float64)
+
+
 def seed_strip(group, styles):
     """Last-epoch error of every run, seeds joined, or None without runs."""
     results = [result for result in group.losses if result.records]
@@ -220,19 +289,25 @@ def seed_strip(group, styles):
         axes.tick_params(axis="x", length=0)
         axes.set_ylabel("test error, last epoch [%]")
         axes.grid(axis="y", color=GRID, lw=0.6)
+    same = ": same initial weights, same batches"
+    if any(r.result.get("given") for r in group.records):
+        same = ""  # Of their training nothing is known.
     caption = (
-        "A point is a run, a grey line joins the runs of one seed: same "
-        "initial weights, same batches. Bar and number: mean over the seeds."
+        f"A point is a run, a grey line joins the runs of one seed{same}. Bar "
+        "and number: mean over the seeds."
     )
     return Figure(title, drawn.svg, caption + _not_drawn(apart))
 
 
 def differences(group, styles):
     """Each loss minus the baseline, seed by seed, or None without pairs."""
-    compared = [c for c in group.comparisons if c.differences]
+    compared = [c for c in group.comparisons if c.differences or c.unpaired]
     if not compared:
         return None
-    far = far_losses({"": [0.0], **{c.loss: c.differences for c in compared}})
+    values = {
+        c.loss: c.differences or [c.test.mean_difference] for c in compared
+    }
+    far = far_losses({"": [0.0], **values})
     apart = {
         c.label: f"{points(c.test.mean_difference, sign=True)} points"
         for c in compared
@@ -330,7 +405,9 @@ def confusion_matrices(group, class_names):
     # One scale for all losses of the group.
     largest = max([s[wrong].max() for s in shares.values()] + [0.1])
     return [
-        _confusion_matrix(label, values, wrong, largest, class_names)
+        _confusion_matrix(
+            label, values, wrong, largest, class_names, group.config.noun
+        )
         for label, values in shares.items()
     ]
 
@@ -361,7 +438,10 @@ def confused_pairs(group, class_names):
         Column("Predicted as", ("predicted",), numeric=False),
         *(Column(r.label, (r.loss,)) for r in results),
     )
-    notes = ("Test images per run, mean over the seeds; most confused first.",)
+    samples = plural(group.config.noun)
+    notes = (
+        f"Test {samples} per run, mean over the seeds; most confused first.",
+    )
     title = f"Most confused classes: {group.title}"
     return Table(title, columns, tuple(rows), notes)
 
@@ -413,6 +493,60 @@ def rate_figure(family, styles):
     return Figure(title, drawn.svg, caption + _not_drawn(apart))
 
 
+def effect_figures(family):
+    """What each loss changes by its steps and its weighting; a tuple.
+
+    One figure a loss that has both controls, over the learning rate.
+    """
+    by_loss = {}
+    for effect in effects(family):
+        by_loss.setdefault(effect.loss, []).append(effect)
+    return tuple(_effect_figure(found) for found in by_loss.values())
+
+
+def _effect_figure(found):
+    title = f"Steps or weighting: {found[0].label}"
+    names = {"step": "steps", "weighting": "weighting", "total": "together"}
+    parts = dict(zip(names, (STYLES[2], STYLES[1], STYLES[0]), strict=True))
+    with _drawing(WIDTH, 3.1, title) as drawn:
+        axes, ends = drawn.axes, []
+        axes.axhline(0, color=FAINT, lw=0.8)
+        for i, (part, (color, dash, marker)) in enumerate(parts.items()):
+            tests = [effect.parts[part].test for effect in found]
+            mean = np.array([100 * t.mean_difference for t in tests])
+            reach = [
+                100 * (t.ci[1] - t.ci[0]) / 2 if t.ci else 0.0 for t in tests
+            ]
+            axes.errorbar(
+                # Side by side, or their bars would hide one another.
+                [effect.rate * 1.05 ** (i - 1) for effect in found],
+                mean,
+                reach,
+                color=color,
+                ls=dash,
+                marker=marker,
+                ms=5,
+                lw=1.5,
+                elinewidth=1,
+                capsize=2.5,
+            )
+            ends.append((mean[-1], names[part], color))
+        rates = [effect.rate for effect in found]
+        axes.set_xscale("log")
+        axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        axes.minorticks_off()
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("change in test error\n[points], below 0: better")
+        axes.grid(axis="y", color=GRID, lw=0.6)
+        _label_ends(axes, ends)
+    caption = (
+        f"Change in test error from cross-entropy to {found[0].label} "
+        "(together), and what longer steps alone and the weighting of samples "
+        "alone do. Bars: 95% confidence intervals over the seeds."
+    )
+    return Figure(title, drawn.svg, caption)
+
+
 def disagreements(group):
     """Test images where losses of one pair disagree, and that seed (and fold).
 
@@ -422,7 +556,8 @@ def disagreements(group):
 
     Returns:
         `(seed, examples)`, with no example where there is none, or None if
-        no seed has logits of the baseline and another loss.
+        no seed has logits of the baseline and another loss, or the records
+        keep no images.
     """
     seed, results = _most_shared_seed(group)
     if seed is None:
@@ -433,6 +568,8 @@ def disagreements(group):
     ]
     data = records[0].data()
     kept = len(data["thumbnails"])
+    if not kept:
+        return None
     correct = np.array([r.evaluations[seed].correct[:kept] for r in results])
     baseline, others = correct[0], correct[1:]
     lost = np.flatnonzero(baseline & ~others.all(axis=0))
@@ -494,15 +631,8 @@ def smoothed(values, window):
     )
 
 
-def png_data_uri(image):
-    """A uint8 image `[height, width, channels]` as a PNG in a data URI."""
-    pillow = require("PIL.Image", "experiments")
-    channels = image.shape[-1]
-    pixels = image[..., :3] if channels >= 3 else image[..., 0]
-    buffer = io.BytesIO()
-    pillow.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG")
-    encoded = base64.b64encode(buffer.getvalue()).decode()
-    return f"data:image/png;base64,{encoded}"
+class Svg(str):
+    """The text of an <svg> element, and the Matplotlib `figure` it shows."""
 
 
 class _drawing:
@@ -530,7 +660,8 @@ class _drawing:
                 # Text stays text in the SVG: the reader's fonts draw it.
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", "Glyph .* missing")
-                    self.svg = svg_of(self.figure, self.title)
+                    self.svg = Svg(svg_of(self.figure, self.title))
+                    self.svg.figure = self.figure
         finally:
             self.settings.__exit__(*error)
 
@@ -552,9 +683,7 @@ def svg_of(figure, title):
 
 def _test_errors(records):
     """Test errors `[runs, epochs]`, of the epochs that all runs have."""
-    rows = [[1 - row["test_accuracy"] for row in r.history] for r in records]
-    shortest = min(map(len, rows))
-    return np.array([row[:shortest] for row in rows])
+    return 1 - _column(records, "test_accuracy")
 
 
 def _draw_runs(axes, x, result, style):
@@ -679,7 +808,7 @@ def spread(places, gap):
 
 
 def _two_lines(named):
-    return named.label.replace("(", "\n(")
+    return named.label.replace("(", "\n(").replace(" with ", "\nwith ")
 
 
 def _total_confusion(result):
@@ -697,7 +826,7 @@ def _row_shares(counts):
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
-def _confusion_matrix(label, values, wrong, largest, class_names):
+def _confusion_matrix(label, values, wrong, largest, class_names, noun):
     names = [_short(str(name)) for name in class_names]
     n = len(names)
     title = f"Confusion matrix, {label}"
@@ -740,9 +869,9 @@ def _confusion_matrix(label, values, wrong, largest, class_names):
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")
     caption = (
-        "Percent of the images of each true class (row), all seeds together. "
-        "Shaded: wrong, on one scale for all losses. Bold: right. Below 0.05 "
-        "left blank."
+        f"Percent of the {plural(noun)} of each true class (row), all seeds "
+        "together. Shaded: wrong, on one scale for all losses. Bold: right. "
+        "Below 0.05 left blank."
     )
     return Figure(title, drawn.svg, caption)
 
@@ -778,7 +907,7 @@ def _example(index, data, results, probabilities):
     return Example(
         index=int(index),
         image=png_data_uri(image),
-        small=max(image.shape[:2]) <= 64,
+        small=max(image.shape[:2]) <= SMALL,
         truth=names[truth],
         classes=tuple(names[k] for k in shown),
         bars=tuple(

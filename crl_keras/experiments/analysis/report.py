@@ -15,17 +15,25 @@ import numpy as np
 
 from crl_keras.experiments._optional import require
 from crl_keras.experiments.analysis import figures
+from crl_keras.experiments.analysis import pictures
 from crl_keras.experiments.analysis import tables
-from crl_keras.experiments.analysis.comparison import METHODS
 from crl_keras.experiments.analysis.comparison import compare
-from crl_keras.experiments.analysis.comparison import counted
-from crl_keras.experiments.analysis.comparison import listed
-from crl_keras.experiments.analysis.comparison import pair_text
-from crl_keras.experiments.analysis.comparison import short_verdict
-from crl_keras.experiments.analysis.comparison import verdict
+from crl_keras.experiments.analysis.diagnosis import signs
+from crl_keras.experiments.analysis.evaluation import METHODS
+from crl_keras.experiments.analysis.metrics import metric_table
+from crl_keras.experiments.analysis.single import sentences
+from crl_keras.experiments.analysis.single import telling_images
+from crl_keras.experiments.analysis.verdicts import short_verdict
+from crl_keras.experiments.analysis.verdicts import verdict
+from crl_keras.experiments.runs.config import control_of
 from crl_keras.experiments.runs.config import loss_label
+from crl_keras.experiments.runs.config import own_parts
 from crl_keras.experiments.runs.config import parse_loss
 from crl_keras.experiments.runs.records import read_records
+from crl_keras.experiments.words import counted
+from crl_keras.experiments.words import listed
+from crl_keras.experiments.words import pair_text
+from crl_keras.experiments.words import plural
 
 LOSS_NAMES = {
     "nllr": "competing ratio loss",
@@ -37,6 +45,11 @@ LOSS_NAMES = {
     "lsoftmax": "large-margin softmax",
     "asoftmax": "angular softmax",
 }
+CONTROL_NAMES = {
+    "steps": "control, cross-entropy with the steps of the loss",
+    "weights": "control, the loss with the steps of cross-entropy",
+}
+CLASSES_PRINTED = 10
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
 
@@ -54,9 +67,21 @@ class Report:
 
 
 def write_report(
-    runs_folder, output=None, baseline=None, show=True, console=None
+    runs_folder,
+    output=None,
+    baseline=None,
+    show=True,
+    console=None,
+    rates_by_seed=False,
 ):
     """Writes report.html, table.md, table.csv, table.tex, calibration.csv.
+
+    Of several learning rates there is own-rates.csv too, and of losses with
+    their controls steps-or-weighting.csv.
+
+    Of several losses it is a comparison. Of a single one it is a report on
+    the model: its accuracy with an interval, its classes, in classes.csv too,
+    and the test images that tell the most.
 
     Args:
         runs_folder: the experiment, as `examples/compare_losses.py` wrote it.
@@ -65,6 +90,8 @@ def write_report(
             the first loss where that was not run.
         show: print the tables and where the files are.
         console: `rich.console.Console` to print on, or None for a new one.
+        rates_by_seed: choose the learning rate of a loss for every seed by
+            itself, not one for all seeds.
 
     Returns:
         A `Report`.
@@ -90,7 +117,7 @@ def write_report(
     # Before the work, which would be lost.
     output.mkdir(parents=True, exist_ok=True)
     with _progress(console) as on_run:
-        families = compare(records, baseline, on_run)
+        families = compare(records, baseline, on_run, rates_by_seed)
     written = {
         "report.html": to_html(families),
         "table.md": to_markdown(families),
@@ -100,11 +127,21 @@ def write_report(
             _of_groups(families, tables.calibration_table)
         ),
     }
+    if owns := [t for f in families if (t := tables.own_rate_table(f))]:
+        written["own-rates.csv"] = tables.to_csv(owns)
+    if found := [t for f in families if (t := tables.effect_table(f))]:
+        written["steps-or-weighting.csv"] = tables.to_csv(found)
+    if classes := _of_groups(families, _class_table):
+        written["classes.csv"] = tables.to_csv(classes)
     for name, text in written.items():
         (output / name).write_text(text, encoding="utf-8", newline="\n")
     report = Report(families, tuple(output / name for name in written))
     print_report(report, console)
     return report
+
+
+def _class_table(group):
+    return group.model and tables.class_table(group)
 
 
 def print_report(report, console):
@@ -118,11 +155,25 @@ def print_report(report, console):
             console.print(tables.to_rich(table, console.width))
 
     for family in report.families:
+        show(tables.own_rate_table(family))
+        if family.own:
+            for c in family.own.comparisons:
+                say(verdict(c))
+            for note in family.own.notes:
+                say(f"Note: {note}")
+            say()
+        show(tables.effect_table(family))
         if len(family.groups) > 1:
             show(tables.rate_table(family))
             say("* lowest of its loss, chosen on the test set: optimistic.\n")
         for group in family.groups:
-            show(tables.error_table(group))
+            if group.model:
+                show(tables.accuracy_table(group))
+                show(tables.class_table(group, CLASSES_PRINTED))
+                for sentence in sentences(group):
+                    say(sentence)
+            else:
+                show(tables.error_table(group))
             show(tables.fold_table(group))
             if any(c.shown for c in group.comparisons):
                 say("* p < 0.05 after Holm's correction.\n")
@@ -144,7 +195,7 @@ def to_markdown(families):
     for name, values in facts(families):
         text = "; ".join(tables.escape_markdown(value) for value in values)
         parts.append(f"- **{name}:** {text}")
-    for command in _commands(_records(families)):
+    for command in commands(_records(families)):
         parts += ["", textwrap.indent(command, "    ")]
     parts += ["", "## What the numbers support", ""]
     parts += [
@@ -153,15 +204,13 @@ def to_markdown(families):
     ]
     parts += ["", "## Tables", ""]
     text = "\n".join(parts)
-    return "\n".join(
-        [text, *map(tables.to_markdown, tables.all_tables(families))]
-    )
+    return "\n".join([text, *map(tables.to_markdown, _tables(families))])
 
 
 def to_latex(families):
     """All tables as a file for \\input."""
     head = "% Needs \\usepackage{booktabs} and \\usepackage{graphicx}.\n\n"
-    return head + "\n".join(map(tables.to_latex, tables.all_tables(families)))
+    return head + "\n".join(map(tables.to_latex, _tables(families)))
 
 
 def to_html(families):
@@ -180,8 +229,10 @@ def to_html(families):
     page = environment.get_template("report.html.jinja").render(
         title=_title(families),
         facts=facts(families),
-        commands=_commands(_records(families)),
+        commands=commands(_records(families)),
+        given=any(r.result.get("given") for r in _records(families)),
         lead=_lead(families),
+        compared=any(g.comparisons for f in families for g in f.groups),
         styles=styles,
         labels={loss: loss_label(loss) for loss in styles},
         sections=[_family_section(f, styles, embed) for f in families],
@@ -191,30 +242,49 @@ def to_html(families):
 
 
 def verdicts(families):
-    """Pairs of a group's title and a sentence on one of its losses."""
-    return [
-        (group.title, verdict(c))
-        for family in families
-        for group in family.groups
-        for c in group.comparisons
-    ]
+    """Pairs of a group's title and a sentence on one of its losses.
+
+    Those of losses at their own learning rates come first.
+    """
+    groups = [family.own for family in families if family.own]
+    groups += [group for family in families for group in family.groups]
+    return [pair for group in groups for pair in verdicts_of(group)]
+
+
+def verdicts_of(group):
+    """The `verdicts` of one group."""
+    found = [verdict(c) for c in group.comparisons]
+    if group.model:
+        found += sentences(group)
+    return [(group.title, sentence) for sentence in found]
 
 
 def _lead(families):
-    """The verdicts in full for one group, else a line for each group."""
+    """The verdicts in full for one group, else a line for each group.
+
+    Where each loss has its own learning rate, those verdicts come first.
+    """
     groups = [group for family in families for group in family.groups]
     if len(groups) == 1:
-        return [("", verdict(c)) for c in groups[0].comparisons]
-    return [(group.title, short_verdict(group)) for group in groups]
+        return [("", sentence) for _, sentence in verdicts(families)]
+    owns = [family.own for family in families if family.own]
+    found = [pair for own in owns for pair in verdicts_of(own)]
+    return found + [(group.title, _short(group)) for group in groups]
+
+
+def _short(group):
+    return sentences(group)[0] if group.model else short_verdict(group)
 
 
 def facts(families):
     """What was run, on what and with what: pairs of a name and its values."""
     records = _records(families)
     results = [r.result for r in records]
+    if any(r.get("given") for r in results):
+        return _facts_given(families, records)
     losses = dict.fromkeys(loss for f in families for loss in f.losses)
     found = [
-        ("Data", _distinct(_data_text(r["dataset"]) for r in results)),
+        ("Data", _distinct(map(_data_text, records))),
         ("Network", _distinct(_network_text(r) for r in records)),
         ("Losses", [_loss_text(loss) for loss in losses]),
         ("Seeds", [_seeds_text({r.config.seed for r in records})]),
@@ -224,10 +294,20 @@ def facts(families):
         ("Device", _distinct(_device_text(r) for r in results)),
         ("Precision", _distinct(r["precision"] for r in results)),
         ("Software", _distinct(_versions_text(r) for r in results)),
-        ("Time", [_time_text(results)]),
+        ("Time", [_time_text(records)]),
         ("Date", [_dates_text(results)]),
     ]
     return found
+
+
+def _facts_given(families, records):
+    """The same of results that were made elsewhere."""
+    losses = dict.fromkeys(loss for f in families for loss in f.losses)
+    return [
+        ("Results", _distinct(r.result["given"] for r in records)),
+        ("Losses", [loss_label(loss) for loss in losses]),
+        ("Runs", [str(len(records))]),
+    ]
 
 
 def _folds(records):
@@ -256,9 +336,23 @@ class _Embedder:
 def _family_section(family, styles, embed):
     return dict(
         title=family.title,
+        own=family.own and _own_section(family.own, styles, embed),
+        effects=tables.effect_table(family),
+        effect_figures=[embed(f) for f in figures.effect_figures(family)],
         rate_table=tables.rate_table(family),
         rate_figure=embed(figures.rate_figure(family, styles)),
         groups=[_group_section(g, styles, embed) for g in family.groups],
+    )
+
+
+def _own_section(own, styles, embed):
+    """Each loss at the learning rate that held-out images chose."""
+    drawn = [figures.seed_strip(own, styles), figures.differences(own, styles)]
+    return dict(
+        title=own.title,
+        verdicts=[sentence for _, sentence in verdicts_of(own)],
+        errors=tables.error_table(own),
+        figures=[embed(f) for f in drawn if f],
     )
 
 
@@ -269,6 +363,12 @@ def _group_section(group, styles, embed):
         figures.seed_strip(group, styles),
         figures.differences(group, styles),
     ]
+    if group.model:
+        errors = tables.accuracy_table(group)
+        main = [figures.learning_curves(group.losses[0], "error")]
+        main.append(figures.learning_curves(group.losses[0], "loss"))
+        if len(group.losses[0].records) > 1:
+            main.append(figures.seed_strip(group, styles))
     reliability = [figures.reliability(group, m, styles) for m in METHODS]
     names = _class_names(group)
     confusions, confused = [], None
@@ -283,16 +383,67 @@ def _group_section(group, styles, embed):
             errors,
             notes=tuple(n for n in errors.notes if n not in group.notes),
         ),
-        notes=group.notes,
-        verdicts=[verdict(c) for c in group.comparisons],
+        notes=(*group.notes, *signs(group.records)),
+        verdicts=[sentence for _, sentence in verdicts_of(group)],
+        classes=group.model
+        and tables.class_table(group, tables.MOST_CLASS_ROWS),
+        telling=_telling(group.model) if group.model else [],
+        method=_method_pictures(group),
         figures=[embed(f) for f in main if f],
         folds=tables.fold_table(group),
         further=tables.further_table(group),
+        metrics=metric_table(group),
         calibration=tables.calibration_table(group),
         reliability=[embed(f) for f in reliability if f],
         confusions=[embed(f) for f in confusions],
         confused=confused,
         disagreements=_disagreements(group),
+    )
+
+
+def _telling(model):
+    """Headings, and the pictures under each as the page shows them."""
+    mistakes, hits = telling_images(model)
+    return [
+        (heading, [_picture(shown) for shown in found])
+        for heading, found in (
+            ("The most confident mistakes", mistakes),
+            ("The least confident hits", hits),
+        )
+        if found
+    ]
+
+
+def _method_pictures(group):
+    """What a method looked at in the first run that kept it, or None."""
+    kept = (record.method_pictures() for record in group.records)
+    found = next((arrays for arrays in kept if arrays is not None), None)
+    if found is None:
+        return None
+    return dict(
+        heading=str(found["heading"]),
+        caption=str(found["caption"]),
+        rows=[
+            (str(title), [pictures.data_uri(image) for image in row])
+            for title, row in zip(found["titles"], found["images"], strict=True)
+        ],
+    )
+
+
+def _picture(shown):
+    heat = shown.heat
+    return dict(
+        name=shown.name,
+        truth=shown.truth,
+        predicted=shown.predicted,
+        confidence=shown.confidence,
+        of_truth=shown.of_truth,
+        right=shown.truth == shown.predicted,
+        image=pictures.data_uri(shown.pixels),
+        small=max(shown.pixels.shape[:2]) <= pictures.SMALL,
+        heat=None
+        if heat is None
+        else pictures.overlay_data_uri(shown.pixels, heat),
     )
 
 
@@ -333,6 +484,10 @@ def _progress(console):
     return Shown()
 
 
+def _tables(families):
+    return [*tables.all_tables(families), *_of_groups(families, metric_table)]
+
+
 def _of_groups(families, make):
     made = [make(group) for family in families for group in family.groups]
     return [table for table in made if table is not None]
@@ -345,7 +500,8 @@ def _records(families):
 def _title(families):
     losses = dict.fromkeys(loss for f in families for loss in f.losses)
     where = dict.fromkeys(
-        f"{f.config.network} on {f.config.dataset}" for f in families
+        " on ".join(filter(None, (f.config.network, f.config.dataset)))
+        for f in families
     )
     names = listed([loss_label(loss) for loss in losses])
     return f"{names}: {listed(list(where))}"
@@ -355,11 +511,12 @@ def _distinct(texts):
     return sorted(set(texts))
 
 
-def _data_text(dataset):
+def _data_text(record):
+    dataset, samples = record.result["dataset"], plural(record.config.noun)
     parts = [f"{dataset['train']:,} training"]
     if dataset["held_out"]:
         parts.append(f"{dataset['held_out']:,} held-out")
-    parts.append(f"{dataset['test']:,} test images")
+    parts.append(f"{dataset['test']:,} test {samples}")
     return (
         f"{dataset['name']}: {listed(parts)}, {dataset['classes']:,} classes "
         f"(fingerprint {dataset['fingerprint']})"
@@ -367,12 +524,16 @@ def _data_text(dataset):
 
 
 def _loss_text(loss):
+    if own := own_parts(loss):
+        return f"{own[1]}: {own[0]}"
     name, parameters = parse_loss(loss)
     if name == "ce":
         return "CE: cross-entropy"
-    if name == "nllr":
+    if name.startswith("nllr"):
         parameters = {"alpha": 0.0, "beta": 1.0}
     values = ", ".join(f"{key} {v:g}" for key, v in parameters.items())
+    if control := control_of(loss):
+        return f"{loss_label(loss)}: {CONTROL_NAMES[control[1]]}, {values}"
     return f"{loss_label(loss)}: {LOSS_NAMES[name]}, {values}"
 
 
@@ -383,6 +544,11 @@ def _network_text(record):
 
 
 def _recipe_text(config):
+    if own := getattr(config, "own", None):
+        recipe = config.recipe
+        own = {k: v for k, v in json.loads(own).items() if k != "data"}
+        own = {"epochs": recipe.epochs, "batch size": recipe.batch_size, **own}
+        return "; ".join(f"{name} {value}" for name, value in own.items())
     values = dataclasses.asdict(config.recipe)
     del values["learning_rate"]  # Has a line of its own.
     values = {"recipe": values.pop("name"), **values}
@@ -427,12 +593,14 @@ def _versions_text(result):
     return f"backend {result['backend']}; {', '.join(versions)}"
 
 
-def _time_text(results):
+def _time_text(records):
+    results = [record.result for record in records]
     seconds = sum(r["wall_seconds"] for r in results)
     rates = [r["images_per_second"] for r in results if r["images_per_second"]]
     text = f"{_duration(seconds)} for {counted(len(results), 'run')}"
     if rates:
-        text += f", {np.median(rates):,.0f} images/s (median)"
+        samples = plural(records[0].config.noun)
+        text += f", {np.median(rates):,.0f} {samples}/s (median)"
     return text
 
 
@@ -449,6 +617,7 @@ def _dates_text(results):
     return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
-def _commands(records):
-    commands = (tuple(r.result["command"]) for r in records)
-    return [shlex.join(c) for c in dict.fromkeys(commands) if c]
+def commands(records):
+    """The command lines that the runs were made by, once each."""
+    made_by = (tuple(r.result["command"]) for r in records)
+    return [shlex.join(c) for c in dict.fromkeys(made_by) if c]

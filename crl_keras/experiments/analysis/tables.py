@@ -13,18 +13,24 @@ import re
 import numpy as np
 
 from crl_keras.experiments._optional import require
-from crl_keras.experiments.analysis.comparison import METHODS
-from crl_keras.experiments.analysis.comparison import counted
-from crl_keras.experiments.analysis.comparison import listed
-from crl_keras.experiments.analysis.comparison import p_text
-from crl_keras.experiments.analysis.comparison import pair_text
-from crl_keras.experiments.analysis.comparison import points
-from crl_keras.experiments.analysis.comparison import seeds_text
+from crl_keras.experiments.analysis.effects import PARTS
+from crl_keras.experiments.analysis.effects import effects
+from crl_keras.experiments.analysis.evaluation import METHODS
+from crl_keras.experiments.analysis.rates import rates_text
+from crl_keras.experiments.analysis.single import interval
 from crl_keras.experiments.measures import statistics
 from crl_keras.experiments.runs.config import loss_label
 from crl_keras.experiments.runs.config import parse_loss
+from crl_keras.experiments.words import counted
+from crl_keras.experiments.words import listed
+from crl_keras.experiments.words import p_text
+from crl_keras.experiments.words import pair_text
+from crl_keras.experiments.words import plural
+from crl_keras.experiments.words import points
+from crl_keras.experiments.words import seeds_text
 
 NONE = "\N{EM DASH}"
+MOST_CLASS_ROWS = 50
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 MINUS = "\N{MINUS SIGN}"
 LATEX = {
@@ -170,9 +176,218 @@ def error_table(group):
         _result_cells(result) + _comparison_cells(by_loss.get(result.loss))
         for result in group.losses
     ]
+    if any(r.result.get("given") for r in group.records):
+        # What was made elsewhere has no best epoch.
+        error = dataclasses.replace(
+            columns[2], title="Error [%]", short="error %"
+        )
+        columns = (*columns[:2], error, *columns[4:])
+        rows = [row[:3] + row[4:] for row in rows]
+    if group.own_rates:
+        rate = Column("Learning rate", ("learning_rate",), short="rate")
+        columns = (columns[0], rate, *columns[1:])
+        rows = [
+            (row[0], Cell(rates_text(rates), (_only(rates),)), *row[1:])
+            for row, rates in zip(rows, group.own_rates.values(), strict=True)
+        ]
     title = f"Test error: {group.title}"
     notes = (*_error_notes(group), *group.notes)
     return Table(title, columns, tuple(rows), notes, _context(group))
+
+
+def own_rate_table(family):
+    """The errors of each loss at its own learning rate, or None."""
+    return family.own and error_table(family.own)
+
+
+def effect_table(family):
+    """What each loss changes by its steps and by its weighting, or None."""
+    found = effects(family)
+    if not found:
+        return None
+    names = ("mean", "low", "high", "p", "p_holm")
+    titles = {
+        "step": "Longer steps alone",
+        "weighting": "Weighting alone",
+        "interaction": "Interaction",
+        "total": "Together",
+    }
+    columns = (
+        Column("Loss", ("loss",), numeric=False),
+        Column("Learning rate", ("learning_rate",), short="rate"),
+        Column("n", ("n",)),
+        *(
+            Column(titles[part], tuple(f"{part}_{name}" for name in names))
+            for part in PARTS
+        ),
+    )
+    rows = tuple(
+        (
+            Cell(effect.label, (effect.loss,), loss=effect.loss),
+            Cell(f"{effect.rate:g}", (effect.rate,)),
+            Cell(f"{effect.n}", (effect.n,)),
+            *(_effect_cell(effect.parts[part]) for part in PARTS),
+        )
+        for effect in found
+    )
+    notes = (
+        "Change in test error against cross-entropy in points, with its 95% "
+        "CI; a negative one is fewer errors. Longer steps alone: "
+        "cross-entropy that pulls as hard as the loss. Weighting alone: the "
+        "loss that pulls as hard as cross-entropy. Together is the sum of the "
+        "three.",
+        "Marked: p < 0.05 of a paired t-test after Holm's correction over "
+        f"all {len(found) * len(PARTS)} changes. The intervals are not "
+        "corrected.",
+    )
+    title = f"Steps or weighting: {family.title}"
+    return Table(title, columns, rows, notes)
+
+
+def _effect_cell(part):
+    test = part.test
+    values = (test.mean_difference, *(test.ci or (None, None)), test.p)
+    text = _difference_text(test)
+    return Cell(text, (*values, part.p_holm), strong=part.shown)
+
+
+def _only(rates):
+    """The one rate of all seeds, or None."""
+    return next(iter(rates.values())) if len({*rates.values()}) == 1 else None
+
+
+def accuracy_table(group):
+    """The accuracy of each run of the one loss of a `Group`.
+
+    Args:
+        group: `Group` with a `model`, whose run is marked.
+    """
+    (result,), model = group.losses, group.model
+    samples = plural(group.config.noun)
+    columns = (
+        Column("Run", ("seed", "fold"), numeric=False),
+        Column(f"Test {samples}", ("n",), short="n"),
+        Column("Right", ("right",)),
+        Column(
+            "Accuracy [%], 95% interval",
+            ("accuracy", "accuracy_low", "accuracy_high"),
+            short="accuracy %\n95% interval",
+        ),
+        Column("Macro F1 [%]", ("macro_f1",), short="macro\nF1 %"),
+        Column("Top-5 accuracy [%]", ("top_5_accuracy",), short="top-5 %"),
+        Column(
+            "Training accuracy, last epoch [%]",
+            ("train_accuracy",),
+            short="train %",
+        ),
+        Column(
+            "Error, best epoch [%] (best on test, optimistic)",
+            ("best_error",),
+            short="error %\nbest\non test",
+            optional=True,
+        ),
+    )
+    rows = tuple(_accuracy_cells(r, result, model) for r in result.records)
+    notes = [
+        "Last epoch. The interval is Wilson's: how far the accuracy may be off "
+        f"because the test set has no more {samples}. It says nothing of "
+        f"other seeds or other {samples} than these."
+    ]
+    if len(rows) > 1:
+        notes.append(f"Marked: the run that is shown, because {model.why}.")
+    title = f"Accuracy of {result.label}: {group.title}"
+    return Table(title, columns, rows, tuple(notes), _context(group))
+
+
+def _accuracy_cells(record, result, model):
+    last, config = record.result["last"], record.config
+    n = record.result["dataset"]["test"]
+    right = round((1 - last["error"]) * n)
+    low, high = interval(right, n)
+    text = f"{points(right / n)} [{points(low)}, {points(high)}]"
+    train = record.history[-1].get("train_accuracy")
+    is_shown = len(result.records) > 1 and record is model.record
+    return (
+        Cell(
+            f"seed {pair_text(config.pair)}",
+            (config.seed, config.fold),
+            strong=is_shown,
+        ),
+        Cell(f"{n:,}", (n,)),
+        Cell(f"{right:,}", (right,)),
+        Cell(text, (right / n, low, high)),
+        *map(
+            _percent,
+            (last.get("macro_f1"), last.get("top_5_accuracy"), train),
+        ),
+        _percent(record.result["best"]["test_error"]),
+    )
+
+
+def class_table(group, most=None):
+    """How well each class is recognised, the lowest F1 first.
+
+    Args:
+        group: `Group` with a `model`.
+        most: the most rows; None for all classes.
+    """
+    model, samples = group.model, plural(group.config.noun)
+    columns = (
+        Column("Class", ("class",), numeric=False),
+        Column(f"Test {samples}", ("n",), short="n"),
+        Column("Predicted", ("predicted",), optional=True),
+        Column("Precision [%]", ("precision",), short="prec. %"),
+        Column(
+            "Recall [%], 95% interval",
+            ("recall", "recall_low", "recall_high"),
+            short="recall %\n95% interval",
+        ),
+        Column("F1 [%]", ("f1",), short="F1 %"),
+        Column(
+            "Most taken for",
+            ("confused_with", "confused"),
+            numeric=False,
+            optional=True,
+        ),
+    )
+    shown = model.classes[:most]
+    rows = tuple(map(_class_cells, shown))
+    notes = [
+        f"Of {model.name}, the lowest F1 first. Precision: how many of the "
+        f"{samples} predicted as the class are of it. Recall: how many of its "
+        f"{samples} are predicted as it. F1: their harmonic mean."
+    ]
+    if len(shown) < len(model.classes):
+        notes.append(
+            f"{len(shown)} of {len(model.classes)} classes; classes.csv has "
+            "all."
+        )
+    title = f"Classes: {group.title}"
+    return Table(title, columns, rows, tuple(notes), _context(group))
+
+
+def _class_cells(scores):
+    low, high = scores.recall_interval or (None, None)
+    recall = NONE
+    if scores.recall is not None:
+        recall = f"{points(scores.recall)} [{points(low)}, {points(high)}]"
+    confused, count = scores.confused or (None, None)
+    return (
+        Cell(scores.name, (scores.name,)),
+        Cell(f"{scores.n:,}", (scores.n,)),
+        Cell(f"{scores.predicted:,}", (scores.predicted,)),
+        _percent(scores.precision),
+        Cell(recall, (scores.recall, low, high)),
+        _percent(scores.f1),
+        Cell(f"{confused} ({count})" if confused else NONE, (confused, count)),
+    )
+
+
+def _percent(value):
+    """Cell of a fraction, which may be missing or NaN."""
+    if value is None or np.isnan(value):
+        return Cell(NONE, (None,))
+    return Cell(points(value), (value,))
 
 
 def further_table(group):
@@ -274,7 +489,7 @@ def _fold_cells(result):
         Cell(result.label, (result.loss,), loss=result.loss),
         Cell(f"{len(by_fold)}", (len(by_fold),)),
         Cell(f"{len(seeds)}", (len(seeds),)),
-        *map(_mean_std, summaries),
+        *map(mean_std_cell, summaries),
     )
 
 
@@ -339,9 +554,15 @@ def all_tables(families):
     """Every table of a comparison, in the order to be read."""
     found = []
     for family in families:
+        found.append(own_rate_table(family))
+        found.append(effect_table(family))
         found.append(rate_table(family))
         for group in family.groups:
-            found.append(error_table(group))
+            if group.model:
+                found.append(accuracy_table(group))
+                found.append(class_table(group, MOST_CLASS_ROWS))
+            else:
+                found.append(error_table(group))
             found.append(fold_table(group))
             found.append(further_table(group))
             found.append(calibration_table(group))
@@ -445,6 +666,8 @@ def escape_latex(text):
 
 def _context(group):
     config = group.config
+    # Of losses at rates of their own, the rate is a column.
+    rate = {} if group.own_rates else {"learning_rate": group.rate}
     return {
         "runs": group.title,
         "dataset": config.dataset,
@@ -452,12 +675,12 @@ def _context(group):
         "backend": config.backend,
         "precision": config.precision,
         "epochs": config.recipe.epochs,
-        "learning_rate": group.rate,
+        **rate,
         "baseline": group.baseline,
     }
 
 
-def _mean_std(summary, scale=100.0, digits=2):
+def mean_std_cell(summary, scale=100.0, digits=2):
     """Cell of a mean and its standard deviation."""
     values = (summary.mean, summary.std)
     if summary.mean is None:
@@ -474,8 +697,8 @@ def _result_cells(result):
     return (
         Cell(result.label, (result.loss,), loss=result.loss),
         Cell(text, (n, diverged)),
-        _mean_std(result.last),
-        _mean_std(result.best),
+        mean_std_cell(result.last),
+        mean_std_cell(result.best),
     )
 
 
@@ -539,9 +762,9 @@ def _calibration_cells(row):
         Cell(loss_label(row.loss), (row.loss,), loss=row.loss),
         Cell(row.method, (row.method,)),
         Cell(f"{row.n}", (row.n,)),
-        _mean_std(row.nll, scale=1, digits=4),
-        _mean_std(row.brier, scale=1, digits=4),
-        _mean_std(row.ece),
+        mean_std_cell(row.nll, scale=1, digits=4),
+        mean_std_cell(row.brier, scale=1, digits=4),
+        mean_std_cell(row.ece),
         Cell(temperature, (row.temperature,)),
     )
 
@@ -554,7 +777,7 @@ def _rate_cells(group, family):
         if result is None:
             cells.append(Cell(NONE, (None, None, 0, 0)))
             continue
-        cell = _mean_std(result.last)
+        cell = mean_std_cell(result.last)
         n, diverged = len(result.records), len(result.diverged)
         count = f"{n}, {diverged} diverged" if diverged else f"{n}"
         cells.append(
@@ -578,6 +801,9 @@ def _pairs(group):
 
 
 def _error_notes(group):
+    if any(r.result.get("given") for r in group.records):
+        yield from _notes_of_given(group)
+        return
     yield (
         f"Mean {PLUS_MINUS} standard deviation (n {MINUS} 1) over the "
         f"{_over(group)}. Best epoch: the lowest test error of any epoch, "
@@ -609,8 +835,23 @@ def _error_notes(group):
     )
 
 
+def _notes_of_given(group):
+    baseline = loss_label(group.baseline)
+    yield f"Mean {PLUS_MINUS} standard deviation (n {MINUS} 1) over the runs."
+    if group.comparisons:
+        unpaired = any(c.unpaired for c in group.comparisons)
+        test = "Welch's t-test" if unpaired else "a t-test of pairs by seed"
+        tested = group.comparisons[0].family_size
+        yield (
+            f"Difference: loss minus {baseline}, a negative one is in favour "
+            f"of the loss; with {test}, two-sided. Holm's correction is over "
+            f"{counted(tested, 'test')}."
+        )
+
+
 def _calibration_notes(group, rows):
     methods = {row[1].text for row in rows}
+    samples = plural(group.config.noun)
     yield (
         "Test set; lower is better. ECE: 15 bins of equal mass, biased "
         f"upwards for few samples a bin. Mean {PLUS_MINUS} standard deviation "
@@ -638,14 +879,14 @@ def _calibration_notes(group, rows):
     if left_out:
         yield (
             f"No temperature fits {listed(left_out)}: the logits do worse "
-            "than guessing, or have all held-out images right, so that ever "
-            "sharper would be better (then --held-out more)."
+            f"than guessing, or have all held-out {samples} right, so that "
+            "ever sharper would be better (then --held-out more)."
         )
     if "temperature" in methods:
         held_out = group.records[0].result["dataset"]["held_out"]
         yield (
             "Temperature: logits divided by one number, fitted to each run on "
-            f"{held_out:,} images held out of the training split."
+            f"{held_out:,} {samples} held out of the training split."
         )
     elif not left_out:
         yield (
@@ -655,7 +896,7 @@ def _calibration_notes(group, rows):
 
 
 def _without_temperature(result):
-    """Runs that held images out, and whose temperature is at a bound."""
+    """Runs that held samples out, and whose temperature is at a bound."""
     return sum(
         bool(record.result["dataset"]["held_out"])
         and record.config.pair in result.evaluations

@@ -1,31 +1,16 @@
-"""The arguments of the example scripts, and what becomes of them."""
+"""The parsers of the commands that compare and fine-tune."""
 
 import argparse
-import contextlib
-import os
-import pathlib
-import sys
 
 from crl_keras.experiments.data.crops import CROPS
 from crl_keras.experiments.data.sources import READERS
+from crl_keras.experiments.runs.backbone_names import LIBRARIES
+from crl_keras.experiments.runs.batch_norm import MODES
 from crl_keras.experiments.runs.config import PRECISIONS
-
-# Arguments of the command line that are fields of `Recipe`.
-RECIPE_FIELDS = (
-    "epochs",
-    "batch_size",
-    "accumulate",
-    "weight_decay",
-    "image_size",
-    "crop",
-    "randaugment",
-    "mixup",
-    "cutmix",
-    "label_smoothing",
-    "head_rate",
-    "head_epochs",
-    "freeze_backbone",
-)
+from crl_keras.experiments.runs.method_names import METHODS
+from crl_keras.experiments.runs.recipes import BALANCES
+from crl_keras.experiments.runs.recipes import KEPT
+from crl_keras.experiments.runs.recipes import SCHEDULES
 
 
 def compare_parser(description):
@@ -34,17 +19,21 @@ def compare_parser(description):
     what = parser.add_argument_group("what is compared")
     what.add_argument(
         "--dataset",
-        default="digits",
         help="digits, digits32, mnist, cifar10, cifar100, svhn, cub, cars, "
-        "adience, imagenet2012, tfds:NAME or folder:PATH",
+        "adience, imagenet2012, tfds:NAME or folder:PATH (digits);\n"
+        "or see --labels",
     )
     what.add_argument(
         "--network",
         default="mlp",
-        help="see crl_keras.networks, or LIBRARY/NAME of a backbone",
+        help="see crl_keras.networks, or a backbone: LIBRARY/NAME, see\n"
+        "--list-backbones, or the path of a .keras file of your own",
     )
+    _add_list_of_backbones(what)
+    _add_method(what)
     _add_losses(what, ["ce", "nllr", "crl"], seeds=5)
-    _add_common(parser, what, backbone_of=lambda a: a.network)
+    _add_common(parser, what, backbone_of=lambda a: (a.network, None))
+    parser.set_defaults(default_dataset="digits")
     return parser
 
 
@@ -55,18 +44,22 @@ def finetune_parser(description, dataset):
     what.add_argument(
         "--backbone",
         default="resnet50",
-        help="resnet18, 34, 50, 101, 152, these with _v2, or mobilenet_v2",
+        help="a name that --list-backbones prints, such as resnet50, "
+        "mobilenet_v2 or\nefficientnet_v2_b0, or the path of a .keras file "
+        "of your own, which is cut at\nits last pooling (resnet50)",
     )
     what.add_argument(
         "--library",
-        choices=("keras_cv", "keras_hub", "keras"),
-        help="where the backbone comes from (the first of these that has its "
-        "weights\nand is installed)",
+        choices=tuple(LIBRARIES),
+        help="where the backbone comes from (one that has its weights and is "
+        "installed:\nthe first line printed says which)",
     )
+    _add_list_of_backbones(what)
+    _add_method(what)
     _add_losses(what, ["crl"], seeds=1)
     if dataset is None:
         what.add_argument(
-            "--dataset", required=True, help="folder:PATH or tfds:NAME"
+            "--dataset", help="folder:PATH or tfds:NAME; or see --labels"
         )
     if dataset == "adience":
         what.add_argument(
@@ -78,246 +71,11 @@ def finetune_parser(description, dataset):
     _add_common(
         parser,
         what,
-        backbone_of=lambda a: f"{_library(a)}/{a.backbone}",
+        backbone_of=lambda a: (a.backbone, a.library),
         dataset=dataset,
         save_model=True,
     )
     return parser
-
-
-def run(parser, name):
-    """Parses, trains what is not trained yet, and writes the report.
-
-    Ends the process with a message for what the user can mend.
-    """
-    arguments = parser.parse_args()
-    from crl_keras.experiments.analysis.report import write_report
-
-    with errors_end_script(name):
-        require_backend(arguments.backend)
-        plan = make_plan(arguments)
-        if arguments.baseline:
-            _check_baseline(plan, arguments.baseline)
-        if arguments.list:
-            return _print_plan(plan)
-        run_plan(plan, arguments.workers, arguments.ray)
-        print()
-        write_report(plan.output, baseline=arguments.baseline)
-
-
-@contextlib.contextmanager
-def errors_end_script(name):
-    """Ends the process with a message for what the user can mend."""
-    from crl_keras.experiments.runs.sweep import WorkerError
-
-    try:
-        yield
-    except (
-        ValueError,
-        OSError,
-        ImportError,
-        NotImplementedError,
-        WorkerError,
-    ) as error:
-        sys.exit(f"{name}: {error}")
-    except KeyboardInterrupt:
-        print(
-            f"{name}: stopped. The same command goes on from there",
-            file=sys.stderr,
-        )
-        sys.exit(130)  # What a shell expects of it.
-
-
-def require_backend(backend):
-    """Raises ValueError if Keras has not come up on the backend asked for."""
-    import keras
-
-    if backend and backend != keras.backend.backend():
-        raise ValueError(
-            f"Expected Keras to be on {backend}, as --backend says. It is on "
-            f"{keras.backend.backend()} since it was imported: set "
-            f"KERAS_BACKEND={backend} before"
-        )
-
-
-def make_plan(arguments):
-    """The `Plan` of parsed arguments."""
-    import keras
-
-    from crl_keras.experiments.data import sources
-    from crl_keras.experiments.devices import resolve_precision
-    from crl_keras.experiments.runs.backbones import check_backbone
-    from crl_keras.experiments.runs.recipes import default_recipe
-    from crl_keras.experiments.runs.recipes import get_recipe
-    from crl_keras.experiments.runs.sweep import Plan
-    from crl_keras.experiments.runs.sweep import make_configs
-    from crl_keras.experiments.runs.training import Options
-
-    dataset, network = arguments.dataset, arguments.backbone_of(arguments)
-    if getattr(arguments, "faces", None) == "faces":
-        dataset = "adience_faces"
-    if dataset.startswith("folder:"):
-        # Another spelling of the path makes no other runs.
-        path = dataset.removeprefix("folder:")
-        dataset = f"folder:{os.path.normpath(path)}"
-    _check_arguments(arguments, dataset, network)
-    weights = "none"
-    if "/" in network:
-        weights = arguments.weights or "imagenet"
-        check_backbone(network, weights)
-    elif arguments.weights:
-        raise ValueError(
-            "--weights are for a backbone, LIBRARY/NAME. Received: "
-            f"{network!r}, which is trained from random ones"
-        )
-    name = arguments.recipe or default_recipe(dataset, network)
-    changes = {field: getattr(arguments, field) for field in RECIPE_FIELDS}
-    recipes = [
-        get_recipe(name, learning_rate=rate, **changes)
-        for rate in arguments.learning_rates
-    ]
-    resized = recipes[0].image_size is not None
-    if arguments.crop and not resized:
-        raise ValueError(
-            "--crop is for images that are brought to a size, by --image-size. "
-            f"Received: --crop {arguments.crop} for {dataset}, whose images "
-            "stay as they are"
-        )
-    first = arguments.first_seed
-    common = dict(
-        dataset=dataset,
-        network=network,
-        weights=weights,
-        held_out=arguments.held_out,
-        crop_to_box=arguments.crop_to_box,
-        reader=sources.resolve_reader(dataset, resized, arguments.reader),
-        precision=resolve_precision(arguments.precision),
-        backend=keras.backend.backend(),
-        devices=arguments.devices,
-        train_limit=arguments.train_limit,
-        test_limit=arguments.test_limit,
-    )
-    configs = [
-        config
-        for fold in _folds(dataset, arguments.fold)
-        for config in make_configs(
-            arguments.losses,
-            range(first, first + arguments.seeds),
-            recipes,
-            fold=fold,
-            **common,
-        )
-    ]
-    title = pathlib.PurePath(
-        os.path.abspath(dataset.removeprefix("folder:"))
-    ).name
-    title = title.replace(":", "-")
-    # A loss may be given twice, in two spellings.
-    once = {config.run_id: config for config in configs}
-    return Plan(
-        tuple(once.values()),
-        arguments.output or f"runs/{title}-{network.replace('/', '-')}",
-        arguments.data_dir,
-        arguments.skip_unreadable,
-        Options(
-            arguments.tensorboard,
-            arguments.csv,
-            arguments.save_model,
-            ("python", *sys.argv),
-        ),
-    )
-
-
-def _check_baseline(plan, baseline):
-    """Raises ValueError before the training, not at the report."""
-    from crl_keras.experiments.analysis.comparison import check_baseline
-    from crl_keras.experiments.runs.records import read_records
-
-    losses = {config.loss for config in plan.configs}
-    if os.path.isdir(plan.output):
-        losses |= {r.config.loss for r in read_records(plan.output)}
-    check_baseline(baseline, losses)
-
-
-def _check_arguments(arguments, dataset, network):
-    """Raises ValueError for what no run could be made of."""
-    from crl_keras.experiments.data.named import BUILT_IN
-    from crl_keras.networks import NETWORKS
-
-    if "/" not in network and network not in NETWORKS:
-        raise ValueError(
-            f"--network must be one of {', '.join(NETWORKS)}, or LIBRARY/NAME "
-            f"of a backbone. Received: {network!r}"
-        )
-    if arguments.seeds < 1:
-        raise ValueError(
-            f"--seeds must be at least 1. Received: {arguments.seeds}"
-        )
-    if arguments.freeze_backbone and "/" not in network:
-        raise ValueError(
-            "--freeze-backbone is for a backbone, LIBRARY/NAME. Received: "
-            f"{network!r}, all of which is trained"
-        )
-    if arguments.data_dir and dataset in BUILT_IN:
-        raise ValueError(
-            f"{dataset} comes with scikit-learn. Received: --data-dir "
-            f"{arguments.data_dir}; leave it out, or name a --dataset"
-        )
-
-
-def run_plan(plan, workers=1, ray=None):
-    """Checks a plan, and runs what of it is not done, with progress."""
-    from crl_keras.experiments.commands.progress import Progress
-    from crl_keras.experiments.runs import sweep
-
-    if workers < 1:
-        raise ValueError(f"--workers must be at least 1. Received: {workers}")
-    cache = sweep.check_plan(plan)
-    _say_what_kept_no_model(plan)
-    with Progress(plan) as progress:
-        if ray:
-            sweep.run_ray(plan, ray, progress.on_wait)
-        elif workers > 1:
-            sweep.run_workers(plan, workers, progress.on_wait)
-        else:
-            sweep.run_sweep(plan, progress.on_run, progress.on_epoch, cache)
-
-
-def _say_what_kept_no_model(plan):
-    """`--save-model` comes too late for runs that are done."""
-    from crl_keras.experiments.runs.records import read_records
-
-    wanted = {c.run_id for c in plan.configs if plan.options.save_model}
-    kept_none = [
-        record
-        for record in read_records(plan.output)
-        if record.config.run_id in wanted
-        and record.result["status"] == "done"
-        and not (record.path / "model.keras").exists()
-    ]
-    if kept_none:
-        print(
-            f"Of the runs that are done {len(kept_none)} kept no model, as "
-            "they were made without --save-model. Delete their folders, or "
-            "use another --output, to train them again"
-        )
-
-
-def _print_plan(plan):
-    """What would be run, a line a run."""
-    from crl_keras.experiments.runs.config import loss_label
-
-    pending = {config.run_id for config in plan.pending()}
-    for config in plan.configs:
-        state = "to do" if config.run_id in pending else "done"
-        fold = "" if config.fold is None else f" fold {config.fold}"
-        print(
-            f"{config.run_id}  {state:5}  {config.dataset}{fold}  "
-            f"{config.network}  {loss_label(config.loss)}  seed {config.seed}  "
-            f"learning rate {config.recipe.learning_rate:g}  "
-            f"{config.recipe.epochs} epochs"
-        )
-    print(f"{len(pending)} of {len(plan.configs)} runs to do in {plan.output}")
 
 
 def new_parser(description):
@@ -327,30 +85,41 @@ def new_parser(description):
     )
 
 
-def _library(arguments):
-    from crl_keras.experiments.runs.backbones import default_library
+class _ListBackbones(argparse.Action):
+    """Prints them and ends, whatever else is asked for, as --help does."""
 
-    weights = arguments.weights or "imagenet"
-    return arguments.library or default_library(arguments.backbone, weights)
+    def __call__(self, parser, *arguments):
+        from crl_keras.experiments.runs.backbone_names import list_backbones
+
+        print(list_backbones())
+        parser.exit()
 
 
-def _folds(dataset, fold):
-    from crl_keras.experiments.data.sources import FOLDS
+def _add_list_of_backbones(group):
+    group.add_argument(
+        "--list-backbones",
+        action=_ListBackbones,
+        nargs=0,
+        help="print the names of all backbones, by library",
+    )
 
-    folds = FOLDS.get(dataset)
-    if folds is None:
-        if fold is not None:
-            raise ValueError(
-                f"--fold is for {', '.join(FOLDS)}. Received: {dataset!r}"
-            )
-        return [None]
-    if fold in (None, "all"):
-        return range(folds)
-    if fold.isdigit() and int(fold) < folds:
-        return [int(fold)]
-    raise ValueError(
-        f"--fold must be all, or a number from 0 to {folds - 1}. "
-        f"Received: {fold!r}"
+
+def _add_method(group):
+    group.add_argument(
+        "--method",
+        metavar="{" + ",".join(METHODS) + "}",
+        help="a fine-grained method on the backbone; options in parentheses:\n"
+        '"dcl(regions=4,gamma=0.01)", see docs/fine-tuning.md',
+    )
+    group.add_argument(
+        "--tap",
+        metavar="LAYER",
+        help="with --method: the layer whose features it uses (the paper's)",
+    )
+    group.add_argument(
+        "--pooling",
+        choices=("bilinear", "compact"),
+        help="pooling of --method bcnn (bilinear)",
     )
 
 
@@ -359,11 +128,17 @@ def _add_losses(group, losses, seeds):
         "--losses",
         nargs="+",
         default=losses,
-        help="ce, nllr, crl and others, see docs/losses.md; parameters in "
-        f'parentheses: "crl(alpha=1.5,beta=-1)" ({" ".join(losses)})',
+        help="ce, nllr, crl and others, see docs/losses.md, with parameters in "
+        f'parentheses:\n"crl(alpha=1.5,beta=-1)" ({" ".join(losses)})',
     )
     group.add_argument(
-        "--baseline", help="the loss the others are paired with (ce)"
+        "--split-effect",
+        action="store_true",
+        help="train two controls of each loss too, to separate its longer "
+        "steps from\nits weighting of samples: docs/what-crl-does.md",
+    )
+    group.add_argument(
+        "--baseline", help="compare the other losses with this one (ce)"
     )
     group.add_argument(
         "--seeds", type=int, default=seeds, help=f"number of seeds ({seeds})"
@@ -375,13 +150,14 @@ def _add_losses(group, losses, seeds):
 
 def _add_common(parser, what, backbone_of, dataset=None, save_model=False):
     what.add_argument(
-        "--weights", help="of a backbone: imagenet, none or PATH (imagenet)"
+        "--weights",
+        help="weights of the backbone: imagenet, none or PATH (imagenet)",
     )
     what.add_argument(
-        "--fold", help="of adience: all, or a number; the fold that is the test"
+        "--fold", help="test fold of adience: all, or a number (all)"
     )
     _add_training(parser.add_argument_group("how it is trained"))
-    _add_data(parser.add_argument_group("data"))
+    _add_data(parser.add_argument_group("data"), dataset is None)
     where = parser.add_argument_group("records")
     add_records(where, "runs/DATASET-NETWORK")
     where.add_argument(
@@ -395,66 +171,161 @@ def _add_common(parser, what, backbone_of, dataset=None, save_model=False):
 
 
 def _add_training(how):
-    how.add_argument("--recipe", help="by default one that suits the data set")
-    how.add_argument("--epochs", type=int, help="(the recipe's)")
+    how.add_argument("--recipe", help="(one that suits the data set)")
     how.add_argument(
-        "--batch-size", type=int, help="over all devices (the recipe's)"
+        "--epochs", type=int, help="number of epochs (the recipe's)"
+    )
+    how.add_argument(
+        "--batch-size",
+        type=int,
+        help="images in a batch, over all devices (the recipe's)",
     )
     how.add_argument(
         "--accumulate",
         type=int,
-        help="parts a batch is computed in, for a small device",
+        help="split each batch into so many parts, for a small device",
     )
+    _add_rates(how)
+    _add_epochs(how)
+    _add_augmentation(how)
+    add_devices(how)
+
+
+def _add_rates(how):
     how.add_argument(
         "--weight-decay",
         type=float,
-        help="of SGD, coupled with the momentum as in PyTorch",
+        help="weight decay of SGD, coupled with the momentum as in PyTorch",
     )
     how.add_argument(
         "--learning-rates",
         nargs="+",
         type=float,
         default=[None],
-        help="more than one: every loss is trained with each",
+        help="one or several; every loss is trained with each",
     )
     how.add_argument(
-        "--head-rate", type=float, help="of the last layer, times the rate"
+        "--find-rate",
+        action="store_true",
+        help="suggest a learning rate for each loss, by a range test",
     )
     how.add_argument(
-        "--head-epochs", type=int, help="first epochs of the last layer alone"
+        "--head-rate",
+        type=float,
+        help="factor of the learning rate for the last layer",
+    )
+    how.add_argument(
+        "--part-rates",
+        nargs="+",
+        metavar="NAME=FACTOR[@EPOCHS]",
+        help="factor of the learning rate for layers by name, always or in\n"
+        "the first epochs: 'conv5_*=0.1' '*=0@5'; the first match counts",
+    )
+    how.add_argument(
+        "--no-decay",
+        nargs="+",
+        metavar="NAME",
+        help="layers without weight decay",
+    )
+    how.add_argument(
+        "--head-epochs",
+        type=int,
+        help="train only the last layer in the first epochs",
     )
     how.add_argument(
         "--freeze-backbone",
         action="store_true",
         default=None,
-        help="train the last layer alone",
+        help="train only the last layer",
     )
     how.add_argument(
-        "--image-size", type=int, help="pixels a side of what is cropped"
+        "--schedule",
+        choices=SCHEDULES,
+        help="how the learning rate falls: in steps, or to 0 as half a cosine",
     )
     how.add_argument(
-        "--crop", choices=CROPS, help="what training sees of an image"
+        "--warmup-epochs",
+        type=float,
+        help="number of first epochs in which the learning rate rises",
+    )
+    how.add_argument(
+        "--ema",
+        type=float,
+        nargs="?",
+        const=0.99,
+        metavar="MOMENTUM",
+        help="test and keep the moving average of the weights (0.99)",
+    )
+
+
+def _add_epochs(how):
+    how.add_argument(
+        "--early-stopping",
+        type=int,
+        metavar="EPOCHS",
+        help="stop after so many epochs without a lower validation error",
+    )
+    how.add_argument(
+        "--keep",
+        choices=KEPT,
+        help="keep the weights of the last epoch, or of the lowest validation\n"
+        "error",
+    )
+    how.add_argument(
+        "--batch-norm",
+        choices=MODES,
+        help="statistics of batch normalisation: recompute them from training\n"
+        "images before each test (default for backbones), adapt the momentum,\n"
+        "freeze those of the weights, or use Keras's moving averages",
+    )
+    how.add_argument(
+        "--class-weights",
+        choices=BALANCES,
+        help="balanced: the loss of rare classes counts more",
+    )
+    how.add_argument(
+        "--sampling",
+        choices=BALANCES,
+        help="balanced: images of rare classes are drawn more often",
+    )
+
+
+def _add_augmentation(how):
+    how.add_argument(
+        "--image-size", type=int, help="side of the cropped image in pixels"
+    )
+    how.add_argument(
+        "--crop",
+        choices=CROPS,
+        help="how images are cropped in training",
     )
     how.add_argument(
         "--randaugment",
         type=int,
         metavar="OPERATIONS",
-        help="random operations on a batch, their strength on an image (0)",
+        help="number of random operations on each batch (0)",
     )
     how.add_argument(
-        "--mixup", type=float, metavar="ALPHA", help="0 to 1; 0.2 is usual (0)"
+        "--mixup",
+        type=float,
+        metavar="ALPHA",
+        help="strength of MixUp, 0 to 1; 0.2 is usual (0)",
     )
     how.add_argument(
-        "--cutmix", type=float, metavar="ALPHA", help="0 to 1; 1 is usual (0)"
+        "--cutmix",
+        type=float,
+        metavar="ALPHA",
+        help="strength of CutMix, 0 to 1; 1 is usual (0)",
     )
     how.add_argument(
-        "--label-smoothing", type=float, help="0 to 1; 0.1 is usual (0)"
+        "--label-smoothing",
+        type=float,
+        help="strength of label smoothing, 0 to 1; 0.1 is usual (0)",
     )
-    add_devices(how)
 
 
 def add_devices(group):
-    """Arguments that say on what runs are made."""
+    """Adds the arguments for devices, backend and precision."""
     group.add_argument(
         "--precision",
         default="auto",
@@ -464,26 +335,37 @@ def add_devices(group):
     group.add_argument(
         "--backend",
         choices=("tensorflow", "jax", "torch"),
-        help="of Keras (KERAS_BACKEND, or what is installed)",
+        help="backend of Keras (KERAS_BACKEND, or what is installed)",
     )
     group.add_argument(
         "--devices",
         type=int,
         default=1,
-        help="that share each batch, on TensorFlow and JAX (1)",
+        help="split each batch over so many devices, on TensorFlow and JAX (1)",
     )
 
 
 def add_records(group, output):
-    """Arguments that say where runs go and how they are spread."""
+    """Adds the arguments for the records and the processes of the runs."""
     group.add_argument("--output", help=f"folder of the records ({output})")
     group.add_argument(
-        "--list", action="store_true", help="print the runs, train nothing"
+        "--list", action="store_true", help="print the runs; train nothing"
     )
     group.add_argument(
-        "--workers", type=int, default=1, help="processes that train here (1)"
+        "--workers",
+        type=int,
+        default=1,
+        help="number of processes that train on this machine (1)",
     )
     group.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster")
+    group.add_argument(
+        "--together",
+        type=_together,
+        default="auto",
+        metavar="{auto,off,N}",
+        help="on JAX, train many runs as one program: auto (if that is "
+        "faster),\noff, or N runs at a time (auto)",
+    )
     group.add_argument(
         "--tensorboard",
         action="store_true",
@@ -496,8 +378,29 @@ def add_records(group, output):
     )
 
 
-def _add_data(data):
-    data.add_argument("--data-dir", help="local folder or archive of the set")
+def _together(text):
+    """Parses "auto", "off", or a number of runs."""
+    if text in ("auto", "off"):
+        return text
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"expected auto, off or a number of runs. Received: {text!r}"
+        )
+    return int(text)
+
+
+def _add_data(data, lists):
+    data.add_argument(
+        "--data-dir", help="local folder or archive of the data set"
+    )
+    if lists:
+        _add_list(data)
+    data.add_argument(
+        "--exif",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="turn photos upright, as their EXIF orientation says",
+    )
     data.add_argument(
         "--crop-to-box",
         action="store_true",
@@ -507,13 +410,15 @@ def _add_data(data):
         "--reader",
         default="auto",
         choices=READERS,
-        help="what decodes images: tf.data where there is TensorFlow",
+        help="decodes the images (tf.data if TensorFlow is installed, "
+        "otherwise pillow)",
     )
     data.add_argument(
         "--held-out",
         type=float,
         default=0.1,
-        help="fraction kept out of training, to fit a temperature (0.1)",
+        help="share of the training images for validation and for a\n"
+        "temperature (0.1; a folder val beside train and test replaces it)",
     )
     data.add_argument(
         "--skip-unreadable",
@@ -521,8 +426,33 @@ def _add_data(data):
         help="leave out images that cannot be read, with a warning",
     )
     data.add_argument(
-        "--train-limit", type=int, help="train on so many images alone"
+        "--train-limit", type=int, help="train on only so many images"
     )
     data.add_argument(
-        "--test-limit", type=int, help="test on so many images alone"
+        "--test-limit", type=int, help="test on only so many images"
+    )
+
+
+def _add_list(data):
+    data.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="CSV file with the images and their labels, instead of --dataset",
+    )
+    data.add_argument(
+        "--images",
+        metavar="FOLDER",
+        help="folder of the file names in --labels (the folder of that file)",
+    )
+    data.add_argument(
+        "--file-column",
+        metavar="NAME",
+        help="column of --labels with the files (file, filename, image, path\n"
+        "or the like)",
+    )
+    data.add_argument(
+        "--label-column",
+        metavar="NAME",
+        help="column of --labels with the classes (label, class, species,\n"
+        "target or the like)",
     )

@@ -1,18 +1,39 @@
-"""Progress of an experiment: bars on a terminal, a line a run elsewhere."""
+"""Progress of an experiment: bars on a terminal, lines elsewhere."""
 
 import contextlib
+import time
 
 from crl_keras.experiments._optional import require
 from crl_keras.experiments.runs.config import loss_label
 from crl_keras.experiments.runs.records import RunFolder
 from crl_keras.experiments.runs.sweep import run_line
 
+LINE_SECONDS = 1.0  # Between lines on epochs, at least.
+
+
+def epoch_text(row):
+    """Losses and accuracies of an epoch, for a line or behind a bar.
+
+    >>> epoch_text(dict(train_loss=1.5, train_accuracy=0.5, test_loss=2.0,
+    ...     test_accuracy=0.25, images_per_second=70.4))
+    'train loss 1.5, accuracy 50.0%; test 25.0%; 70 images/s'
+    """
+    parts = [
+        f"train loss {row['train_loss']:.4g}, accuracy "
+        f"{row['train_accuracy']:.1%}"
+    ]
+    if "val_accuracy" in row:
+        parts.append(f"validation {row['val_accuracy']:.1%}")
+    parts.append(f"test {row['test_accuracy']:.1%}")
+    parts.append(f"{row['images_per_second']:.0f} images/s")
+    return "; ".join(parts)
+
 
 class Progress:
     """Shows runs and epochs of a plan; a context manager.
 
-    Its methods `on_run`, `on_epoch` and `on_wait` are what `run_sweep`,
-    `run_workers` and `run_ray` call.
+    Its methods `on_run`, `on_stack`, `on_epoch` and `on_wait` are what
+    `run_sweep`, `run_workers` and `run_ray` call.
     """
 
     def __init__(self, plan, console=None):
@@ -42,6 +63,7 @@ class Progress:
             "runs", total=self.total, completed=len(self.seen), note=""
         )
         self.run = self.bars.add_task("run", total=1, visible=False, note="")
+        self.printed = time.monotonic()
         if self.seen:
             self.console.print(
                 f"{len(self.seen)} of {self.total} runs are done already."
@@ -53,21 +75,40 @@ class Progress:
 
     def on_run(self, config, result):
         if result is None:
-            self.bars.reset(
-                self.run,
-                description=f"{loss_label(config.loss)} seed {config.seed}",
-                total=config.recipe.epochs,
-                visible=True,
-            )
+            title = f"{loss_label(config.loss)} seed {config.seed}"
+            self._begin(title, config.recipe.epochs)
         else:
             self._ended(config, result)
 
+    def on_stack(self, configs):
+        """Runs that are trained as one program: one bar, of all epochs."""
+        epochs = sum(config.recipe.epochs for config in configs)
+        self._begin(f"{len(configs)} runs together", epochs, len(configs))
+
+    def _begin(self, title, epochs, step=1):
+        self.title, self.epochs, self.step = title, epochs, step
+        self.started, self.before = time.monotonic(), None
+        self.bars.reset(self.run, description=title, total=epochs, visible=True)
+
     def on_epoch(self, row):
-        note = (
-            f"{row['images_per_second']:.0f} images/s, "
-            f"test error {1 - row['test_accuracy']:.2%}"
-        )
+        if self.before is None:  # A resumed run does not begin with epoch 1.
+            self.before = int(row["epoch"]) - self.step
+        note = epoch_text(row)
         self.bars.update(self.run, completed=row["epoch"], note=note)
+        now = time.monotonic()
+        # Epochs of less than a second would be a flood of lines.
+        if not self.console.is_terminal and now - self.printed >= LINE_SECONDS:
+            self.console.print(self._epoch_line(row, now), soft_wrap=True)
+            self.printed = now
+
+    def _epoch_line(self, row, now):
+        epoch, epochs = int(row["epoch"]), self.epochs
+        each = (now - self.started) / (epoch - self.before)
+        left = round(each * (epochs - epoch))
+        return (
+            f"  {self.title}, epoch {epoch}/{epochs}: {epoch_text(row)}, "
+            f"{left // 60}:{left % 60:02} left"
+        )
 
     def on_wait(self):
         """Looks for runs that other processes have ended."""

@@ -1,19 +1,22 @@
 """The command line of examples/reproduce.py."""
 
 import dataclasses
+import datetime
 import os
 import pathlib
 import shlex
 import sys
+import textwrap
 import warnings
 
-from crl_keras.experiments.analysis.comparison import counted
 from crl_keras.experiments.commands.arguments import add_devices
 from crl_keras.experiments.commands.arguments import add_records
-from crl_keras.experiments.commands.arguments import errors_end_script
 from crl_keras.experiments.commands.arguments import new_parser
-from crl_keras.experiments.commands.arguments import require_backend
-from crl_keras.experiments.commands.arguments import run_plan
+from crl_keras.experiments.commands.plans import resolve_together
+from crl_keras.experiments.commands.running import errors_end_script
+from crl_keras.experiments.commands.running import leave_gpu_to_workers
+from crl_keras.experiments.commands.running import require_backend
+from crl_keras.experiments.commands.running import run_plan
 from crl_keras.experiments.data.digit_files import write_digit_files
 from crl_keras.experiments.data.image_files import IncompleteDataWarning
 from crl_keras.experiments.data.named import BUILT_IN
@@ -31,6 +34,7 @@ from crl_keras.experiments.paper.tables import grouped
 from crl_keras.experiments.paper.tables import why_nothing
 from crl_keras.experiments.runs.config import loss_label
 from crl_keras.experiments.runs.recipes import RECIPES
+from crl_keras.experiments.words import counted
 
 # Arguments that are fields of `Recipe`.
 RECIPE_FIELDS = (
@@ -57,51 +61,70 @@ def paper_parser(description):
         nargs="+",
         choices=(*TABLES, *FIGURES, "all", "cost", "measure"),
         metavar="WHAT",
-        help="table1 to table10, fig1 to fig5, all; cost: hours of every "
-        "table;\nmeasure: images a second of networks here, for cost",
+        help="table1 to table10, fig1 to fig5, or all;\n"
+        "cost: the hours of every table;\n"
+        "measure: the speed of networks on this machine, for cost",
     )
     parser.add_argument(
         "--scale",
         choices=tuple(SCALES),
         default="full",
-        help="\n".join(f"{s.name}: {s.about}" for s in SCALES.values()),
+        help="\n".join(
+            textwrap.fill(f"{s.name}: {s.about}", 72) for s in SCALES.values()
+        ),
     )
     parser.add_argument(
         "--report",
         action="store_true",
-        help="print tables and draw figures from what was run, train nothing",
+        help="print the tables and draw the figures of the finished runs; "
+        "train nothing",
     )
     parser.add_argument(
         "--only",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="rows of these data sets, networks or losses, such as cifar10 ce "
-        "\n'crl(alpha=1.5,beta=1)'; crl is CRL of any parameters; of measure: "
-        "networks",
+        help="keep the rows of these data sets, networks or losses, such as\n"
+        "cifar10 ce 'crl(alpha=1.5,beta=1)'; crl is CRL with any parameters;\n"
+        "with measure: names of networks",
     )
     _add_open(parser.add_argument_group("what the paper leaves open"))
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data-dir",
-        help="folder of local copies: cifar10.tar.gz, svhn/, cub/, cars/,\n"
-        "adience/ and so on",
+        help="folder with your copies of the data: cifar10.tar.gz, svhn/,\n"
+        "cub/, cars/, adience/ and so on",
     )
-    data.add_argument("--reader", default="auto", choices=READERS)
-    data.add_argument("--skip-unreadable", action="store_true")
+    data.add_argument(
+        "--reader",
+        default="auto",
+        choices=READERS,
+        help="decodes image files (auto)",
+    )
+    data.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out image files that cannot be read, with a warning",
+    )
     add_devices(parser.add_argument_group("devices"))
     where = parser.add_argument_group("records")
     add_records(where, "runs/paper-SCALE")
     cost = parser.add_argument_group("costs")
     cost.add_argument(
-        "--rates", metavar="FILE", help="measured speeds (those that ship)"
+        "--rates",
+        metavar="FILE",
+        help="CSV file of measured speeds (the one in the package)",
     )
-    cost.add_argument("--device", help="part of the name of a measured device")
+    cost.add_argument(
+        "--device",
+        help="use the speeds of the device with this in its name",
+    )
     cost.add_argument(
         "--image-size",
         type=int,
         metavar="PIXELS",
-        help="a side, of backbones to measure: --only keras_hub/resnet50 (224)",
+        help="with measure: side of the images, for a backbone such as\n"
+        "--only keras_hub/resnet50 (224)",
     )
     return parser
 
@@ -111,53 +134,60 @@ def _add_open(group):
         "--recipe",
         default="paper",
         choices=tuple(RECIPES),
-        help="of CIFAR: paper (the text) or released (the authors' code)",
+        help="for CIFAR: paper (the text) or released (the authors' code)",
     )
     group.add_argument(
         "--width",
         type=int,
         default=16,
         choices=(16, 64),
-        help="of ResNet-34, -50, -101 on CIFAR: 16 (their code) or 64",
+        help="first width of ResNet-34, -50 and -101 on CIFAR: 16 (the\n"
+        "authors' code) or 64",
     )
     group.add_argument(
         "--library",
         default="keras_hub",
         choices=("keras_hub", "keras_cv"),
-        help="of the networks for ImageNet, CUB, Cars and Adience",
+        help="library of the networks for ImageNet, CUB, Cars and Adience",
     )
     group.add_argument(
         "--clamped",
         action="store_true",
-        help="NLLR and CRL with the clamps of the authors' code",
+        help="use NLLR and CRL with the clamps of the authors' code",
     )
     group.add_argument(
         "--losses",
         nargs="+",
         default=[],
         metavar="LOSS",
-        help='of Table VI with their parameters: "focal(gamma=1)"',
+        help='parameters of the losses of Table VI: "focal(gamma=1)"',
     )
-    group.add_argument("--weight-decay", type=float, help="of SGD (1e-4)")
-    group.add_argument("--learning-rate", type=float)
-    group.add_argument("--epochs", type=int)
-    group.add_argument("--batch-size", type=int)
+    group.add_argument(
+        "--weight-decay", type=float, help="weight decay of SGD (1e-4)"
+    )
+    group.add_argument("--learning-rate", type=float, help="(the recipe's)")
+    group.add_argument("--epochs", type=int, help="(the recipe's)")
+    group.add_argument("--batch-size", type=int, help="(the recipe's)")
     group.add_argument(
         "--accumulate",
         type=int,
-        help="parts a batch is computed in, for a small device",
+        help="split each batch into so many parts, for a small device",
     )
-    group.add_argument("--seeds", type=int, help="(the scale's)")
-    group.add_argument("--first-seed", type=int, default=0)
+    group.add_argument(
+        "--seeds", type=int, help="number of seeds (the scale's)"
+    )
+    group.add_argument(
+        "--first-seed", type=int, default=0, help="the lowest of them (0)"
+    )
 
 
-def run_paper(parser):
-    """Parses, and lists, trains or reports.
+def run_paper(parser, name="reproduce", argv=None):
+    """Parses the arguments, then lists, trains or reports.
 
-    Ends the process with a message for what the user can mend.
+    Ends the process with a message for errors that the user can fix.
     """
-    arguments = parser.parse_args()
-    with errors_end_script("reproduce"):
+    arguments = parser.parse_args(argv)
+    with errors_end_script(name):
         _run(arguments)
 
 
@@ -165,7 +195,7 @@ def _run(arguments):
     names = _names(arguments.what)
     if len(arguments.what) > 1 and {"cost", "measure"} & {*arguments.what}:
         raise ValueError(
-            "cost and measure are asked for alone. Received: "
+            "cost and measure cannot be combined with anything else. Received: "
             f"{' '.join(arguments.what)}"
         )
     if "measure" in arguments.what:
@@ -173,7 +203,8 @@ def _run(arguments):
         return _measure(arguments)
     if arguments.image_size is not None:
         raise ValueError(
-            "--image-size is for measure: the paper's are in its recipes. "
+            "--image-size is for measure only. For tables and figures the "
+            "recipes set the paper's sizes. "
             f"Received: {' '.join(arguments.what)}"
         )
     protocol = make_protocol(arguments)
@@ -183,7 +214,8 @@ def _run(arguments):
     if arguments.report:
         return _report(names, protocol, arguments)
     require_backend(arguments.backend)
-    if protocol.scale == "smoke":  # Which are no full sets, as is known.
+    leave_gpu_to_workers(arguments)
+    if protocol.scale == "smoke":  # It has no full data sets anyway.
         warnings.simplefilter("ignore", IncompleteDataWarning)
     plan = make_paper_plan(names, protocol, arguments)
     if arguments.list:
@@ -192,7 +224,7 @@ def _run(arguments):
         run_plan(plan, arguments.workers, arguments.ray)
         print()
     trained = {(c.backend, c.precision) for c in plan.configs}
-    if len(trained) == 1:  # Of what was trained now, not of earlier backends.
+    if len(trained) == 1:  # Report these runs, not those of other backends.
         ((backend, precision),) = trained
         arguments.backend, arguments.precision = backend, precision
         protocol = make_protocol(arguments)
@@ -200,7 +232,7 @@ def _run(arguments):
 
 
 def _with_rows(names, protocol):
-    """Tables and figures of which --only leaves something."""
+    """The tables and figures that still have rows after --only."""
     why = {name: why_nothing(name, protocol) for name in names}
     if all(why.values()):
         raise ValueError(
@@ -237,8 +269,8 @@ def make_protocol(arguments):
 
 
 def make_paper_plan(names, protocol, arguments):
-    """The `Plan` of tables and figures, each run once."""
-    from crl_keras.experiments.runs.backbones import check_backbone
+    """The `Plan` of tables and figures, with each run once."""
+    from crl_keras.experiments.runs.backbone_names import check_backbone
     from crl_keras.experiments.runs.sweep import Plan
     from crl_keras.experiments.runs.training import Options
 
@@ -250,11 +282,11 @@ def make_paper_plan(names, protocol, arguments):
     files = any(config.dataset in FILE_SETS for config in configs)
     if arguments.reader != "auto" and not files:
         raise ValueError(
-            f"--reader is for image files, of {', '.join(FILE_SETS)}; nothing "
-            f"of them is asked for. Received: --reader {arguments.reader}"
+            f"--reader is for image files, which {', '.join(FILE_SETS)} have. "
+            f"Received: --reader {arguments.reader} without these data sets"
         )
     if protocol.scale == "smoke":
-        # Digits take the place of whatever there is.
+        # Digits replace all data sets.
         data_dir = None
         if files:
             data_dir = os.path.join(_folder(arguments), "digits")
@@ -268,6 +300,7 @@ def make_paper_plan(names, protocol, arguments):
             arguments.tensorboard,
             arguments.csv,
             command=("python", *sys.argv),
+            together=resolve_together(arguments),
         ),
     )
 
@@ -276,9 +309,9 @@ def command_of(configs, arguments, data_dir):
     """The command of examples/compare_losses.py that makes the same runs.
 
     Args:
-        configs: `RunConfig`s that differ in loss, seed and fold alone.
-        arguments: Parsed ones.
-        data_dir: Of the `Plan`, where the data lie, or None.
+        configs: `RunConfig`s that differ only in loss, seed and fold.
+        arguments: Parsed arguments.
+        data_dir: Folder of the data in the `Plan`, or None.
 
     Returns:
         List of words.
@@ -298,7 +331,7 @@ def command_of(configs, arguments, data_dir):
         value = getattr(recipe, field)
         if value != getattr(named, field):
             name = "learning-rates" if field == "learning_rate" else field
-            # All digits, or it would be another run.
+            # All digits: a rounded value would make another run.
             value = repr(value).removesuffix(".0")
             words += [f"--{name.replace('_', '-')}", value]
     words += ["--held-out", "0"]
@@ -317,7 +350,7 @@ def command_of(configs, arguments, data_dir):
 
 
 def _names(what):
-    """Tables and figures that were asked for, in order, each once."""
+    """The tables and figures that the user asked for, in order, each once."""
     every = (*TABLES, *FIGURES)
     return every if "all" in what else [n for n in every if n in what]
 
@@ -337,7 +370,7 @@ def _entries(names, protocol):
 
 
 def _settled(configs, arguments):
-    """Configurations with the reader, backend and precision of this place."""
+    """Configurations with the reader, backend and precision to use here."""
     import keras
 
     from crl_keras.experiments.data.sources import resolve_reader
@@ -350,7 +383,7 @@ def _settled(configs, arguments):
             reader=resolve_reader(
                 config.dataset,
                 config.recipe.image_size is not None,
-                # Others than those in files have no choice.
+                # Only data sets in files have a choice of readers.
                 arguments.reader if config.dataset in FILE_SETS else "auto",
             ),
             precision=precision,
@@ -374,7 +407,7 @@ def _report(names, protocol, arguments):
 
 
 def _list(names, plan, arguments):
-    """Groups of runs with their command and cost, table by table."""
+    """Prints groups of runs with their command and cost, table by table."""
     device, rates = _rates(arguments)
     pending = {config.run_id for config in plan.pending()}
     by_id = {config.run_id: config for config in plan.configs}
@@ -392,8 +425,8 @@ def _list(names, plan, arguments):
     left = sum(_hours(by_id[run_id], rates)[0] for run_id in pending)
     print(
         f"{len(pending)} of {counted(len(by_id), 'run')} to do in "
-        f"{plan.output}, each made once for all tables that share it: about "
-        f"{_hours_text(left)} of {_hours_text(hours)}."
+        f"{plan.output}: about {_hours_text(left)} of {_hours_text(hours)}. "
+        "Tables that share a run count it once."
     )
     print(_device_note(device, rates))
 
@@ -415,7 +448,7 @@ def _print_group(group, pending, rates, arguments, data_dir):
         f"{counted(seeds, 'seed')}"
         f"{f', {folds} folds' if folds > 1 else ''}: "
         f"{counted(len(group), 'run')}, {to_do} to do, about "
-        f"{_hours_text(hours)}{'' if measured else ' (by multiplications)'}"
+        f"{_hours_text(hours)}{'' if measured else ' (estimated)'}"
     )
     print(f"    {', '.join(losses)}")
     print(f"    {shlex.join(command_of(group, arguments, data_dir))}")
@@ -444,15 +477,16 @@ def _device_note(device, rates):
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     settings = sorted({f"{r.backend}, {r.precision}" for r in rates})
     return (
-        f"Hours of one device, {device}, as measured there ({when}; "
-        f"{'; '.join(settings)}) for {len({r.network for r in rates})} "
-        "networks; of others by their multiplications, which may be wrong by "
-        "a factor of 3. Reading of image files is not counted."
+        f"The hours are for one device, {device}, where "
+        f"{len({r.network for r in rates})} networks were measured ({when}; "
+        f"{'; '.join(settings)}). The other networks are estimated by their "
+        "multiplications, which may be wrong by a factor of 3. The time to "
+        "read image files is not counted."
     )
 
 
 def _print_costs(arguments, protocol):
-    """A Markdown table of runs, hours and operations of every table."""
+    """Prints a Markdown table of the runs, hours and operations by table."""
     device, rates = _rates(arguments)
     print("| Table | What | Runs | Hours | Of these measured | EFLOP |")
     print("| :--- | :--- | ---: | ---: | ---: | ---: |")
@@ -464,8 +498,8 @@ def _print_costs(arguments, protocol):
     _print_cost("all", "each run once", found, rates)
     print(f"\nScale {protocol.scale}. {_device_note(device, rates)}")
     print(
-        "EFLOP: 10^18 floating-point operations, the same on every device. One "
-        "takes 27.8 hours where 10 TFLOP/s are sustained."
+        "One EFLOP is 10^18 floating-point operations, the same on every "
+        "device. At a sustained 10 TFLOP/s it takes 27.8 hours."
     )
 
 
@@ -482,44 +516,63 @@ def _print_cost(number, title, configs, rates):
 
 
 def _measure(arguments):
-    """Measures networks here, and prints rows for a file of rates."""
+    """Measures networks on this machine and prints rows of a rates file."""
+    import keras
+
+    from crl_keras.experiments.devices import device_name
     from crl_keras.experiments.devices import resolve_precision
+    from crl_keras.experiments.runs.speed import training_speed
 
     networks = arguments.only or [n for n in costs.MACS if "/" not in n]
-    for network in networks:  # All are checked before the first is measured.
-        costs.measured_size(network, arguments.image_size)
+    sizes = {  # Checks all networks before it measures the first.
+        network: costs.measured_size(network, arguments.image_size)
+        for network in networks
+    }
     asked = arguments.batch_size
     if asked is not None and asked < 2:
         raise ValueError(
-            f"--batch-size must be at least 2, one image a class. Received: "
+            f"--batch-size must be at least 2, one image per class. Received: "
             f"{asked}"
         )
     precision = resolve_precision(arguments.precision)
     path = pathlib.Path(arguments.rates) if arguments.rates else None
     if path is not None and path.exists():
-        costs.read_rates(path)  # Raises if it is another file.
+        costs.read_rates(path)  # Raises unless it is a file of rates.
     else:
         _write_rate(path, costs.FIELDS)
-    for network in networks:
-        # 256 large images are more than most devices hold.
-        size = asked or (32 if "/" in network else 256)
-        rate = costs.measure(
-            network,
-            size,
+    for network, image_size in sizes.items():
+        # Most devices cannot hold 256 large images.
+        batch_size = asked or (32 if "/" in network else 256)
+        speed = training_speed(
+            network, image_size, batch_size, precision=precision
+        )
+        rate = costs.Rate(
+            network=network,
+            image_size=image_size,
+            batch_size=batch_size,
             precision=precision,
-            image_size=arguments.image_size,
+            backend=keras.backend.backend(),
+            device=device_name(),
+            images_per_second=round(speed, 1),
+            date=datetime.date.today().isoformat(),
+            command=_measure_command(network, arguments),
         )
-        command = (
-            f"python examples/reproduce.py measure --backend {rate.backend} "
-            f"--only {network}"
-        )
-        for name in ("image_size", "batch_size"):
-            if value := getattr(arguments, name):
-                command += f" --{name.replace('_', '-')} {value}"
-        if arguments.precision != "auto":
-            command += f" --precision {arguments.precision}"
-        rate = dataclasses.replace(rate, command=command)
         _write_rate(path, dataclasses.astuple(rate))
+
+
+def _measure_command(network, arguments):
+    import keras
+
+    command = (
+        "python examples/reproduce.py measure --backend "
+        f"{keras.backend.backend()} --only {network}"
+    )
+    for name in ("image_size", "batch_size"):
+        if value := getattr(arguments, name):
+            command += f" --{name.replace('_', '-')} {value}"
+    if arguments.precision != "auto":
+        command += f" --precision {arguments.precision}"
+    return command
 
 
 def _write_rate(path, values):

@@ -1,7 +1,7 @@
 """The part of an image that a network sees, cut out and resized.
 
-The same window is computed for Pillow and for TensorFlow, from the same four
-numbers, so that the two readers differ in their interpolation alone.
+The same window is computed for Pillow, TensorFlow and libjpeg-turbo, from the
+same four numbers, so that the readers differ in their interpolation alone.
 """
 
 import dataclasses
@@ -11,6 +11,13 @@ import math
 import numpy as np
 
 from crl_keras.experiments._optional import require
+from crl_keras.experiments.data.formats import image_opener
+from crl_keras.experiments.data.orientation import orientation_of
+from crl_keras.experiments.data.orientation import stored_window
+from crl_keras.experiments.data.orientation import upright
+from crl_keras.experiments.data.orientation import upright_box
+from crl_keras.experiments.data.orientation import upright_size
+from crl_keras.experiments.data.orientation import upright_tensor
 
 CROPS = ("random", "random_resized", "centre")
 # Of `torchvision.transforms.RandomResizedCrop`: share of the area, and the
@@ -102,14 +109,17 @@ class Crop:
             return float(top), float(left), float(rows), float(columns)
         return top, left, rows, columns
 
-    def read(self, path, box=None, draws=None):
+    def read(self, path, box=None, draws=None, orientation=None):
         """Reads an image file with Pillow.
 
         Args:
             path: An image file, or its bytes.
             box: `(x0, y0, x1, y1)`, the part of the image that counts as the
-                whole, in pixels; None for all of it.
+                whole, in pixels as they are stored; None for all of it.
             draws: As in `window`.
+            orientation: The EXIF orientation that is applied, 1 to 8. None,
+                the default, takes that of the file; 1 leaves its pixels as
+                they are stored.
 
         Returns:
             uint8 `[image_size, image_size, 3]`.
@@ -117,18 +127,21 @@ class Crop:
         Raises:
             OSError: The file is not there or not an image.
         """
-        pillow = require("PIL.Image")
+        pillow = image_opener()
         file = io.BytesIO(path) if isinstance(path, bytes) else path
         with pillow.open(file) as image:
+            if orientation is None:
+                orientation = orientation_of(image)
             width, height = image.size
-            x0, y0, x1, y1 = _inside(box, width, height)
-            top, left, rows, columns = self.window(y1 - y0, x1 - x0, draws)
+            top, left, rows, columns = self._place(
+                height, width, draws, box, orientation
+            )
             # A JPEG can be decoded at a half, a quarter or an eighth of its
             # size: as long as the window stays larger than the square.
             least = min(rows, columns) / self.image_size
             image.draft("RGB", (int(width / least), int(height / least)))
             scale = (image.width / width, image.height / height)
-            edges = (left + x0, top + y0, left + x0 + columns, top + y0 + rows)
+            edges = (left, top, left + columns, top + rows)
             window = [edge * scale[i % 2] for i, edge in enumerate(edges)]
             if image.mode.startswith("I"):
                 # Pillow would cut 16 bits off at 255: the upper 8 are meant.
@@ -139,14 +152,69 @@ class Crop:
                 pillow.Resampling.BILINEAR,
                 box=window,
             )
-            return np.asarray(square)
+            return upright(np.asarray(square), orientation)
+
+    def read_jpeg(self, path, box=None, draws=None, orientation=None):
+        """Reads an image file as TensorFlow does, without TensorFlow.
+
+        A JPEG is decoded by libjpeg-turbo with the same quick transform, and
+        made small by the mean over areas, with OpenCV. Of images larger than
+        they need be, a half, a quarter or an eighth is decoded, as by Pillow.
+        Whatever is no sound JPEG in grey or colour is left to Pillow.
+
+        Args, returns and errors are those of `read`.
+        """
+        simplejpeg = require("simplejpeg", "simplejpeg")
+        if orientation is None:
+            with image_opener().open(path) as image:
+                orientation = orientation_of(image)
+        with open(path, "rb") as file:
+            data = file.read()
+        try:
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+            if colours not in ("Gray", "YCbCr", "RGB"):
+                return self.read(data, box, draws, orientation)
+            window = self._place(height, width, draws, box, orientation)
+            least = min(window[2:]) / self.image_size
+            part = max(n for n in (1, 2, 4, 8) if n <= max(1, least))
+            image = simplejpeg.decode_jpeg(
+                data,
+                fastdct=True,
+                min_height=math.ceil(height / part),
+                min_width=math.ceil(width / part),
+                min_factor=part,
+            )
+        except ValueError:  # Damaged, or a JPEG of a kind it does not know.
+            return self.read(data, box, draws, orientation)
+        top, left, rows, columns = window
+        edges = (top, top + rows, left, left + columns)
+        top, bottom, left, right = (round(edge / part) for edge in edges)
+        square = self._shrunk(image[top:bottom, left:right])
+        return upright(square, orientation)
+
+    def _shrunk(self, image):
+        """As `_square`, by OpenCV: its linear one is TensorFlow's as well."""
+        cv2 = require("cv2", "simplejpeg")
+        shrunk = min(image.shape[:2]) >= self.image_size
+        return cv2.resize(
+            image,
+            (self.image_size, self.image_size),
+            interpolation=cv2.INTER_AREA if shrunk else cv2.INTER_LINEAR,
+        )
 
     def tensorflow(self, image, draws=None, box=None):
         """Cuts and resizes a decoded image, a uint8 tensor `[H, W, C]`."""
         return self._square(self._cut(image, draws, box))
 
-    def tensorflow_file(self, path, draws=None, box=None):
-        """Reads an image file with TensorFlow."""
+    def tensorflow_file(self, path, draws=None, box=None, orientation=None):
+        """Reads an image file with TensorFlow.
+
+        Args:
+            path, draws, box: As in `read`, tensors.
+            orientation: Integer tensor, the EXIF orientation that is applied.
+                None leaves the pixels as they are stored: TensorFlow does not
+                read the tag.
+        """
         tf = require("tensorflow", "tensorflow")
         file = tf.io.read_file(path)
 
@@ -155,30 +223,47 @@ class Crop:
             # bleed into the colour of its outer columns.
             height, width, _ = tf.unstack(tf.image.extract_jpeg_shape(file))
             sides = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-            window = self._within(*sides, draws, box)
+            window = self._within(*sides, draws, box, orientation)
             return tf.image.decode_and_crop_jpeg(file, window, channels=3)
 
         def other():
-            return self._cut(decoded(file), draws, box)
+            return self._cut(decoded(file), draws, box, orientation)
 
-        return self._square(tf.cond(tf.io.is_jpeg(file), jpeg, other))
+        image = tf.cond(tf.io.is_jpeg(file), jpeg, other)
+        if orientation is not None:
+            image = upright_tensor(image, orientation)
+        return self._square(image)
 
-    def _cut(self, image, draws, box):
+    def _cut(self, image, draws, box, orientation=None):
         tf = require("tensorflow", "tensorflow")
         shape = tf.cast(tf.shape(image)[:2], tf.float32)
-        y, x, height, width = self._within(shape[0], shape[1], draws, box)
+        y, x, height, width = self._within(
+            shape[0], shape[1], draws, box, orientation
+        )
         return image[y : y + height, x : x + width]
 
-    def _within(self, height, width, draws, box):
-        """The window in the whole image, four int32 tensors."""
+    def _within(self, height, width, draws, box, orientation):
+        """The window in the stored image, four int32 tensors."""
         tf = require("tensorflow", "tensorflow")
-        x0, y0 = 0.0, 0.0
-        if box is not None:
-            x0, y0, x1, y1 = _inside(box, width, height, tf)
-            height, width = y1 - y0, x1 - x0
-        top, left, rows, columns = self.window(height, width, draws, tf)
-        edges = (top + y0, left + x0, rows, columns)
-        return [tf.cast(edge, tf.int32) for edge in edges]
+        window = self._place(height, width, draws, box, orientation, tf)
+        return [tf.cast(edge, tf.int32) for edge in window]
+
+    def _place(self, height, width, draws, box, orientation, xp=np):
+        """The window in the stored image: it is chosen in what is shown."""
+        shown = height, width
+        turned = orientation is not None
+        if xp is np:
+            turned = orientation != 1
+        if turned:
+            shown = upright_size(height, width, orientation, xp)
+            if box is not None:
+                box = upright_box(box, height, width, orientation, xp)
+        x0, y0, x1, y1 = _inside(box, shown[1], shown[0], xp)
+        top, left, rows, columns = self.window(y1 - y0, x1 - x0, draws, xp)
+        window = (top + y0, left + x0, rows, columns)
+        if turned:
+            window = stored_window(window, height, width, orientation, xp)
+        return window
 
     def _square(self, image):
         tf = require("tensorflow", "tensorflow")
@@ -205,7 +290,7 @@ def decoded(file):
 def _inside(box, width, height, xp=np):
     """A box cut to whole pixels of the image, at least one."""
     if box is None:
-        return 0.0, 0.0, float(width), float(height)
+        return 0.0, 0.0, 1.0 * width, 1.0 * height
     x0, y0, x1, y1 = (box[i] for i in range(4))
     x0 = xp.minimum(xp.maximum(xp.floor(x0), 0.0), width - 1.0)
     y0 = xp.minimum(xp.maximum(xp.floor(y0), 0.0), height - 1.0)

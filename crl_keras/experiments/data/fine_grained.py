@@ -13,12 +13,12 @@ import numpy as np
 from crl_keras.experiments._optional import require
 from crl_keras.experiments.data.archives import unpacked
 from crl_keras.experiments.data.cars196_classes import CARS196
+from crl_keras.experiments.data.formats import IMAGE_SUFFIXES
 from crl_keras.experiments.data.image_files import FileDataset
 from crl_keras.experiments.data.image_files import FileSplit
 from crl_keras.experiments.data.image_files import check_files
 from crl_keras.experiments.data.image_files import warn_unless_full
 from crl_keras.experiments.data.image_files import what_is_in
-from crl_keras.experiments.data.image_trees import IMAGE_SUFFIXES
 from crl_keras.experiments.data.image_trees import some
 
 # Training and test images of the full sets.

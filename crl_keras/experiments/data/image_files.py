@@ -16,10 +16,14 @@ from functools import cached_property
 
 import numpy as np
 
+from crl_keras.experiments.data.image_checks import check_images
+from crl_keras.experiments.data.image_trees import NAMED
+from crl_keras.experiments.data.image_trees import said_of_unreadable
 from crl_keras.experiments.data.image_trees import some
-from crl_keras.experiments.data.named import as_class_names
-from crl_keras.experiments.data.named import as_labels
-from crl_keras.experiments.data.named import check_labels
+from crl_keras.experiments.data.orientation import as_orientations
+from crl_keras.experiments.data.splits import PickedSet
+from crl_keras.experiments.data.splits import as_labels
+from crl_keras.experiments.words import counted
 
 
 class IncompleteDataWarning(UserWarning):
@@ -34,14 +38,17 @@ class FileSplit:
         paths: tuple of str, N absolute paths of image files.
         labels: int32 `[N]`; any integer dtype is taken and converted.
         boxes: float32 `[N, 4]`, for each image the box of its object as
-            `x0, y0, x1, y1`, left, top, right and bottom, in pixels; None,
-            the default, where there are none. They are the numbers of the
-            annotations and may reach beyond the image.
+            `x0, y0, x1, y1`, left, top, right and bottom, in pixels as they
+            are stored; None, the default, where there are none. They are the
+            numbers of the annotations and may reach beyond the image.
+        orientations: int8 `[N]`, the EXIF orientation of each image, 1 to 8,
+            that is applied when it is read; None, the default, where all are
+            read as they are stored.
 
     Raises:
         ValueError: for another dtype or shape, no images, a path that is not
-            absolute, a negative label, other numbers of paths, labels and
-            boxes, or a box that is not finite.
+            absolute, a negative label, other numbers of paths, labels, boxes
+            and orientations, or a box that is not finite.
 
     >>> split = FileSplit(["/a/1.jpg", "/a/2.jpg"], [0, 1])
     >>> len(split), split.take([1]).paths
@@ -51,6 +58,7 @@ class FileSplit:
     paths: tuple
     labels: np.ndarray
     boxes: np.ndarray | None = None
+    orientations: np.ndarray | None = None
 
     def __post_init__(self):
         paths = tuple(os.fspath(path) for path in self.paths)
@@ -70,9 +78,18 @@ class FileSplit:
         object.__setattr__(self, "labels", labels)
         if self.boxes is not None:
             object.__setattr__(self, "boxes", _as_boxes(self.boxes, len(paths)))
+        turned = as_orientations(self.orientations, len(paths))
+        object.__setattr__(self, "orientations", turned)
 
     def __len__(self):
         return len(self.labels)
+
+    @property
+    def names(self):
+        """What records call the images: the last two parts of their paths."""
+        return tuple(
+            "/".join(pathlib.PurePath(path).parts[-2:]) for path in self.paths
+        )
 
     def take(self, indices):
         """The samples at these positions, as another `FileSplit`."""
@@ -80,26 +97,21 @@ class FileSplit:
             tuple(self.paths[i] for i in indices),
             self.labels[indices],
             None if self.boxes is None else self.boxes[indices],
+            None if self.orientations is None else self.orientations[indices],
         )
 
 
 @dataclass(frozen=True, eq=False)
-class FileDataset:
+class FileDataset(PickedSet):
     """A classification data set of image files.
 
-    `hold_out` and `limit` of `datasets` take it like a `Dataset`.
-
     Attributes:
-        name: str, what reports call it.
-        train, test: `FileSplit`.
-        class_names: tuple of str; a label is a position in it.
-        held_out: `FileSplit` or None, training images kept from training, for
-            fitting a temperature.
+        train, test, held_out: `FileSplit`; `held_out` may be None. The others
+            are those of `PickedSet`.
 
     Raises:
-        ValueError: for fewer than two classes, repeated names, a label out of
-            range, a class without samples in train or test, an image that
-            occurs twice, or splits some of which have boxes.
+        ValueError: as `PickedSet`, and for an image that occurs twice, or
+            splits some of which have boxes.
 
     >>> train = FileSplit(["/a/1.jpg", "/a/2.jpg"], [0, 1])
     >>> test = FileSplit(["/b/1.jpg", "/b/2.jpg"], [0, 1])
@@ -108,19 +120,12 @@ class FileDataset:
     (2, 'f8a9ab3766e3abed')
     """
 
-    name: str
-    train: FileSplit
-    test: FileSplit
-    class_names: tuple
-    held_out: FileSplit | None = None
+    kind = "files"
 
     def __post_init__(self):
-        names = as_class_names(self.class_names)
-        object.__setattr__(self, "class_names", names)
-        for where, split in self._splits():
-            check_labels(split.labels, names, where)
+        super().__post_init__()
         self._check_every_image_is_there_once()
-        boxes = {where: s.boxes is not None for where, s in self._splits()}
+        boxes = {where: s.boxes is not None for where, s in self.parts()}
         if len(set(boxes.values())) > 1:
             raise ValueError(
                 "Expected boxes for every split or for none. Received none "
@@ -129,7 +134,7 @@ class FileDataset:
 
     def _check_every_image_is_there_once(self):
         splits = collections.defaultdict(list)
-        for where, split in self._splits():
+        for where, split in self.parts():
             for path in split.paths:
                 splits[path].append(where)
         repeated = {path: at for path, at in splits.items() if len(at) > 1}
@@ -141,30 +146,75 @@ class FileDataset:
                 f"in {' and '.join(at)}. Correct the lists of the splits."
             )
 
-    def _splits(self):
-        splits = (
-            ("train", self.train),
-            ("test", self.test),
-            ("held-out", self.held_out),
-        )
-        return [(where, split) for where, split in splits if split is not None]
+    def cut_to_boxes(self, wanted):
+        """See `PickedSet`; boxes that are not wanted are dropped."""
+        if (self.train.boxes is None) or not wanted:
+            return super().cut_to_boxes(wanted)._without_boxes()
+        return self
 
-    @property
-    def classes(self):
-        """The number of classes."""
-        return len(self.class_names)
-
-    def without_boxes(self):
-        """The same images without the boxes of their objects."""
+    def _without_boxes(self):
         if self.train.boxes is None:
             return self
-        splits = {
-            name: None if split is None else replace(split, boxes=None)
-            for name, split in (
-                ("train", self.train),
-                ("test", self.test),
-                ("held_out", self.held_out),
+        return self._changed(lambda split: replace(split, boxes=None))
+
+    def checked(self, skip_unreadable=False, reader="pillow", exif=True):
+        """Decodes all images once, before any training.
+
+        Args:
+            skip_unreadable: bool, whether unreadable ones are left out, with
+                one warning for all.
+            reader: str, `"pillow"`, `"simplejpeg"` or `"tf.data"`, what
+                will decode them.
+            exif: bool, whether images are turned upright, as their EXIF
+                orientation says, when they are read.
+
+        Raises:
+            OSError: for images that cannot be read; the first are named.
+        """
+        paths = [path for _, split in self.parts() for path in split.paths]
+        broken, turned = check_images(self.name, paths, reader)
+        if broken and not skip_unreadable:
+            reasons = {
+                path: f"{type(error).__name__}: {error}"
+                for path, error in broken.items()
+            }
+            error = next(iter(broken.values()))
+            raise OSError(said_of_unreadable(self.name, reasons)) from error
+        data = self
+        if broken:
+            warnings.warn(
+                f"{self.name}: {len(broken)} unreadable images skipped: "
+                f"{some(list(broken), NAMED)}.",
+                stacklevel=2,
             )
+            data = self._changed(
+                lambda split: split.take(
+                    np.flatnonzero([path not in broken for path in split.paths])
+                )
+            )
+        return data._turned(turned) if exif else data
+
+    def _turned(self, orientations):
+        count = sum(turn != 1 for turn in orientations.values())
+        if not count:
+            return self
+        data = self._changed(
+            lambda split: replace(
+                split, orientations=[orientations[p] for p in split.paths]
+            )
+        )
+        note = (
+            f"{counted(count, 'image')} of {len(orientations):,} will be turned"
+            " upright, as the EXIF orientation says. --no-exif (exif=False) "
+            "leaves them as they are stored."
+        )
+        return replace(data, notes=(*data.notes, note))
+
+    def _changed(self, change):
+        splits = {
+            name: change(split)
+            for name in ("train", "test", "held_out")
+            if (split := getattr(self, name)) is not None
         }
         return replace(self, **splits)
 
@@ -173,18 +223,25 @@ class FileDataset:
         """16 hexadecimal digits that change with the lists of images.
 
         SHA-256 of the class names and, for each split, of the last two parts
-        of each path, the label and the box. The pixels do not enter, nor does
-        the place of the folder, nor the name.
+        of each path, the label, the box and, of an image that is turned, its
+        EXIF orientation. The pixels do not enter, nor does the place of the
+        folder, nor the name.
         """
         digest = hashlib.sha256(repr(self.class_names).encode())
-        for where, split in self._splits():
+        for where, split in self.parts():
             digest.update(repr((where, len(split))).encode())
             boxes = [None] * len(split)
             if split.boxes is not None:
                 boxes = split.boxes.tolist()
-            rows = zip(split.paths, split.labels.tolist(), boxes, strict=True)
-            for path, label, box in rows:
+            turns = [1] * len(split)
+            if split.orientations is not None:
+                turns = split.orientations.tolist()
+            labels = split.labels.tolist()
+            rows = zip(split.paths, labels, boxes, turns, strict=True)
+            for path, label, box, turn in rows:
                 row = (*pathlib.PurePath(path).parts[-2:], label, box)
+                # Images that are stored upright count as they always did.
+                row += () if turn == 1 else (turn,)
                 digest.update(repr(row).encode())
         return digest.hexdigest()[:16]
 

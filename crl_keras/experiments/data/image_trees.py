@@ -24,10 +24,13 @@ from typing import NamedTuple
 import numpy as np
 
 from crl_keras.experiments._optional import require
+from crl_keras.experiments.data.formats import image_opener
+from crl_keras.experiments.data.formats import image_suffixes
+from crl_keras.experiments.data.formats import is_unread
+from crl_keras.experiments.data.formats import said_of_unread
+from crl_keras.experiments.data.orientation import orientation_of
+from crl_keras.experiments.data.orientation import upright
 
-IMAGE_SUFFIXES = tuple(
-    ".bmp .gif .jfif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()
-)
 ARCHIVE_SUFFIXES = tuple(".tar.gz .tgz .tar.bz2 .tar.xz .tar .zip".split())
 
 # A cache pays when decoding took longer than reading it back would.
@@ -38,6 +41,7 @@ BAR_AFTER_SECONDS = 1.0
 # Images decoded by one task of the thread pool: enough to hide its overhead,
 # few enough to bound the bytes that wait.
 CHUNK = 64
+NAMED = 10  # Of many unreadable images: those that a message names.
 
 
 def some(items, most=5):
@@ -55,15 +59,15 @@ class Tree(NamedTuple):
     folders: list
 
 
-def read_tree(path, skip_unreadable=False, cache=True):
+def read_tree(path, skip_unreadable=False, cache=True, exif=True):
     source = _source(path)
     # Only a file has a size and a time that tell whether it changed.
-    store = _Cache(path) if cache and path.is_file() else None
+    store = _Cache(path, exif) if cache and path.is_file() else None
     tree = store.read() if store else None
     if tree is not None:
         return tree
     start = time.monotonic()
-    tree, complete = _decoded_tree(source, path, skip_unreadable)
+    tree, complete = _decoded_tree(source, path, skip_unreadable, exif)
     slow = time.monotonic() - start > CACHE_AFTER_SECONDS
     # A tree with gaps would hide them from the next, strict reading.
     if store and slow and complete:
@@ -72,48 +76,58 @@ def read_tree(path, skip_unreadable=False, cache=True):
 
 
 def list_images(folder):
-    """The image files of a folder, as a `Tree` without the images."""
-    entries = _FolderSource(folder).entries
-    return Tree(
-        None,
-        sorted(name for name, file in entries if file is not None),
-        sorted(name for name, file in entries if file is None),
-    )
+    """The image files of a folder, as a `Tree` without the images.
+
+    Raises ValueError if there are none.
+    """
+    source = _FolderSource(folder)
+    paths = sorted(name for name, file in source.entries if file is not None)
+    folders = sorted(name for name, file in source.entries if file is None)
+    _report(folder, [], [], source.unread)
+    _check_any(folder, paths)
+    return Tree(None, paths, folders)
 
 
-def _decoded_tree(source, path, skip_unreadable):
-    images, folders, skipped = {}, set(), []
+def _decoded_tree(source, path, skip_unreadable, exif):
+    images, folders, broken = {}, set(), {}
     first = None
     with ReadingProgress(f"Reading {path.name}", source) as progress:
-        for name, result in _decode_all(source):
+        for name, result in _decode_all(source, exif):
             progress.update()
             if result is None:
                 folders.add(name)
             elif isinstance(result, _Unreadable):
-                if not skip_unreadable:
-                    raise _unreadable_error(path, name, result) from result
-                skipped.append(name)
+                broken[name] = result
+            elif broken and not skip_unreadable:
+                images.clear()  # There will be an error, of all such images.
             else:
                 first = first or (name, result)
                 _check_alike(path, name, result, *first)
                 images[name] = result
-    _report(path, skipped, source.ignored)
-    if not images:
-        raise ValueError(
-            f"Expected images ({' '.join(IMAGE_SUFFIXES)}) in {path}, one "
-            "folder a class. Received none that can be read."
-        )
+    if broken and not skip_unreadable:
+        raise ValueError(said_of_unreadable(path, broken))
+    _report(path, broken, source.ignored, source.unread)
+    _check_any(path, images)
     # The same order from a folder as from any archive of it.
     paths = sorted(images)
     stacked = np.stack([images.pop(name) for name in paths])
-    return Tree(stacked, paths, sorted(folders)), not skipped
+    complete = not broken and not source.unread
+    return Tree(stacked, paths, sorted(folders)), complete
 
 
-def _report(path, skipped, ignored):
+def _check_any(path, images):
+    if not images:
+        raise ValueError(
+            f"Expected images ({' '.join(image_suffixes())}) in {path}, one "
+            "folder a class. Received none that can be read."
+        )
+
+
+def _report(path, skipped, ignored, unread):
     if skipped:
         warnings.warn(
             f"{path}: {len(skipped)} unreadable images skipped: "
-            f"{some(skipped)}.",
+            f"{some(list(skipped), NAMED)}{_where_all(path, skipped)}.",
             stacklevel=2,
         )
     if ignored:
@@ -122,18 +136,51 @@ def _report(path, skipped, ignored):
             f"outside the archive: {some(ignored)}.",
             stacklevel=2,
         )
+    if unread:
+        warnings.warn(
+            f"{path}: {len(unread)} images left out, whose kind is not read "
+            f"here: {said_of_unread(unread)}. They are {some(unread, NAMED)}.",
+            stacklevel=2,
+        )
 
 
 class _Unreadable(Exception):
     """Why one image could not be read."""
 
 
-def _unreadable_error(path, name, why):
-    return ValueError(
-        f"Expected an image in {path}, {name!r}. Received what cannot be read "
-        f"({why}). Repair or remove it, or skip such images with "
-        "--skip-unreadable (skip_unreadable=True)."
+def said_of_unreadable(where, broken):
+    """The message of an error that names the images that cannot be read.
+
+    Args:
+        where: What was read, a path or a name.
+        broken: Dict from the name of an image to why it cannot be read. Of
+            many, the first are named, and all written to a file.
+    """
+    shown = [f"{n!r} ({why})" for n, why in list(broken.items())[:NAMED]]
+    more = len(broken) - len(shown)
+    text = ", ".join(shown) + (f" and {more:,} more" if more else "")
+    counted = "1 image" if len(broken) == 1 else f"{len(broken):,} images"
+    return (
+        f"Expected images in {where} that can be read. Received {counted} "
+        f"that cannot be read: {text}{_where_all(where, broken)}. Repair or "
+        "remove them, or leave such images out with --skip-unreadable "
+        "(skip_unreadable=True)."
     )
+
+
+def _where_all(where, broken):
+    """Of more images than a message names, the file that lists them all."""
+    if len(broken) <= NAMED:
+        return ""
+    name = hashlib.sha256(str(where).encode()).hexdigest()[:16]
+    file = _cache_dir() / f"unreadable-{name}.txt"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lines = (f"{path}\t{why}\n" for path, why in broken.items())
+        file.write_text("".join(lines), encoding="utf-8")
+    except OSError:
+        return ""
+    return f"; all are listed in {file}"
 
 
 def _check_alike(path, name, image, first_name, first):
@@ -152,14 +199,14 @@ def _check_alike(path, name, image, first_name, first):
     )
 
 
-def _decode_all(entries):
+def _decode_all(entries, exif=True):
     """Yields (path, image, `_Unreadable` or None for a folder), in order."""
     # Pillow lets go of the interpreter while it decodes.
     workers = min(8, os.cpu_count() or 1)
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         pending = collections.deque()
         for chunk in _chunks(entries):
-            pending.append(pool.submit(_decode_chunk, chunk))
+            pending.append(pool.submit(_decode_chunk, chunk, exif))
             if len(pending) > 2 * workers:
                 yield from pending.popleft().result()
         while pending:
@@ -176,19 +223,20 @@ def _chunks(entries):
     yield chunk
 
 
-def _decode_chunk(chunk):
-    pillow = require("PIL.Image")
-    return [(name, _decode(pillow, data)) for name, data in chunk]
+def _decode_chunk(chunk, exif):
+    pillow = image_opener()
+    return [(name, _decode(pillow, data, exif)) for name, data in chunk]
 
 
-def _decode(pillow, data):
+def _decode(pillow, data, exif=True):
     if data is None or isinstance(data, _Unreadable):
         return data
     try:
         if isinstance(data, str):
             data = _file_bytes(data)
         with pillow.open(io.BytesIO(data)) as image:
-            return _pixels(image)
+            turned = orientation_of(image) if exif else 1
+            return upright(_pixels(image), turned)
     except MemoryError:
         raise
     # A damaged file makes Pillow raise nearly anything.
@@ -240,12 +288,13 @@ def _source(path):
 # A source is iterated over once and yields (path in the tree, what): None for
 # a folder, the bytes of an image, an `_Unreadable`, or, from a folder, the
 # path of a file, to be read in the thread that decodes it. `done` of `total`
-# tells how far it is; `ignored` collects the members not read for safety.
+# tells how far it is; `ignored` collects the members not read for safety,
+# `unread` images of kinds that are not read.
 
 
 class _FolderSource:
     def __init__(self, path):
-        self.path, self.ignored = path, []
+        self.path, self.ignored, self.unread = path, [], []
         self.entries = list(self._walk())
         self.total, self.done = len(self.entries), 0
 
@@ -261,6 +310,8 @@ class _FolderSource:
                 path = (relative / name).as_posix()
                 if _is_image(path):
                     yield path, os.path.join(folder, name)
+                elif _is_unread(path):
+                    self.unread.append(path)
 
     def _enters(self, folder, name):
         # A link to a folder above would lead in circles.
@@ -275,10 +326,30 @@ class _FolderSource:
             yield entry
 
 
-class _TarSource:
+class _ArchiveSource:
     def __init__(self, path):
-        self.path, self.ignored = path, []
-        self.total, self.done = path.stat().st_size, 0
+        self.path, self.ignored, self.unread = path, [], []
+        self.total, self.done = 0, 0
+
+    def _entry(self, archive, member, path, is_folder, is_file):
+        """The entry of a member, if it has one."""
+        name = _inside(path)
+        if name is not None and is_folder:
+            yield name, None
+        elif not _is_image(path):
+            if _is_unread(path):
+                self.unread.append(path)
+            yield from _folder_of(name)
+        elif name is None or not is_file:
+            self.ignored.append(path)
+        else:
+            yield name, self._bytes(archive, member)
+
+
+class _TarSource(_ArchiveSource):
+    def __init__(self, path):
+        super().__init__(path)
+        self.total = path.stat().st_size
 
     def __iter__(self):
         with open(self.path, "rb") as raw, expanded(raw) as file:
@@ -289,7 +360,8 @@ class _TarSource:
             with tarfile.open(fileobj=file, mode="r|") as archive:
                 for member in archive:
                     self.done = raw.tell()
-                    yield from self._entry(archive, member)
+                    kind = member.isdir(), member.isreg()
+                    yield from self._entry(archive, member, member.name, *kind)
             # tarfile takes a file cut within a header for a whole one; the
             # rest, read to its end, tells by its checksum.
             check_end(raw, file)
@@ -302,23 +374,11 @@ class _TarSource:
                 f"Received: {self.path} ({error}). Fetch or pack it again."
             ) from error
 
-    def _entry(self, archive, member):
-        name = _inside(member.name)
-        if name is not None and member.isdir():
-            yield name, None
-        elif not _is_image(member.name):
-            yield from _folder_of(name)
-        elif name is None or not member.isreg():
-            self.ignored.append(member.name)
-        else:
-            yield name, archive.extractfile(member).read()
+    def _bytes(self, archive, member):
+        return archive.extractfile(member).read()
 
 
-class _ZipSource:
-    def __init__(self, path):
-        self.path, self.ignored = path, []
-        self.total, self.done = 0, 0
-
+class _ZipSource(_ArchiveSource):
     def __iter__(self):
         try:
             archive = zipfile.ZipFile(self.path)
@@ -332,20 +392,9 @@ class _ZipSource:
             self.total = len(members)
             for member in members:
                 self.done += 1
-                yield from self._entry(archive, member)
-
-    def _entry(self, archive, member):
-        name = _inside(member.filename)
-        # The upper half holds the file's Unix mode, 0xA for a link.
-        link = member.external_attr >> 28 == 0xA
-        if name is not None and member.is_dir():
-            yield name, None
-        elif not _is_image(member.filename):
-            yield from _folder_of(name)
-        elif name is None or link:
-            self.ignored.append(member.filename)
-        else:
-            yield name, self._bytes(archive, member)
+                # The upper half holds the file's Unix mode, 0xA for a link.
+                kind = member.is_dir(), member.external_attr >> 28 != 0xA
+                yield from self._entry(archive, member, member.filename, *kind)
 
     def _bytes(self, archive, member):
         try:
@@ -399,9 +448,16 @@ def _is_hidden(name):
 
 
 def _is_image(path):
+    return path.lower().endswith(image_suffixes()) and not _lies_hidden(path)
+
+
+def _is_unread(path):
+    return is_unread(path) and not _lies_hidden(path)
+
+
+def _lies_hidden(path):
     parts = path.replace("\\", "/").split("/")
-    hidden = any(_is_hidden(p) for p in parts if p not in (".", ".."))
-    return not hidden and path.lower().endswith(IMAGE_SUFFIXES)
+    return any(_is_hidden(p) for p in parts if p not in (".", ".."))
 
 
 def _inside(name):
@@ -450,13 +506,15 @@ class ReadingProgress:
 class _Cache:
     """The decoded images of one archive, in the user's cache folder."""
 
-    def __init__(self, path):
+    def __init__(self, path, exif):
         path = path.resolve()
         state = path.stat()
         name = hashlib.sha256(str(path).encode()).hexdigest()[:16]
         self.file = _cache_dir() / f"images-{name}.npz"
         # One file an archive: a changed archive replaces its old images.
-        self.key = f"{CACHE_FORMAT} {state.st_size} {state.st_mtime_ns} {path}"
+        # Images that are left as they are stored are others.
+        form = f"{CACHE_FORMAT} upright" if exif else CACHE_FORMAT
+        self.key = f"{form} {state.st_size} {state.st_mtime_ns} {path}"
 
     def read(self):
         """The tree, or None if there is none of the archive as it is."""

@@ -1,31 +1,20 @@
 """Data sets by name, whatever their size: in memory, in files, or of TFDS."""
 
-import concurrent.futures
-import functools
 import importlib.util
-import os
 import pathlib
-import types
-import warnings
 from dataclasses import replace
 
-import numpy as np
-
-from crl_keras.experiments._optional import require
-from crl_keras.experiments.data import named as datasets
-from crl_keras.experiments.data.adience import hold_out_people
 from crl_keras.experiments.data.adience import read_adience
-from crl_keras.experiments.data.crops import decoded
 from crl_keras.experiments.data.fine_grained import read_cars
 from crl_keras.experiments.data.fine_grained import read_cub
+from crl_keras.experiments.data.folders import splits_of_tree
 from crl_keras.experiments.data.image_files import FileDataset
 from crl_keras.experiments.data.image_files import FileSplit
-from crl_keras.experiments.data.image_trees import ReadingProgress
 from crl_keras.experiments.data.image_trees import list_images
-from crl_keras.experiments.data.image_trees import some
-from crl_keras.experiments.data.streams import TfdsSet
+from crl_keras.experiments.data.label_lists import read_label_list
+from crl_keras.experiments.data.named import NAMES
+from crl_keras.experiments.data.named import load_dataset
 from crl_keras.experiments.data.streams import open_tfds
-from crl_keras.experiments.devices import leave_gpus_to_backend
 
 FILE_SETS = ("cub", "cars", "adience", "adience_faces")
 FOLDS = {"adience": 5, "adience_faces": 5}
@@ -37,16 +26,15 @@ TFDS_NAMES = {
     "cars": ("stanford_cars", "cars196"),
     "adience": ("adience/fold_{fold}",),
 }
-READERS = ("auto", "memory", "pillow", "tf.data")
-CHUNK = 64
-_READABLE = set()  # Files, as they are now, that this process could decode.
+READERS = ("auto", "memory", "pillow", "simplejpeg", "tf.data")
 
 
 def resolve_reader(name, resized, reader="auto"):
     """What decodes the images of a data set: a name of READERS but "auto".
 
     Images in memory are decoded already; those of TFDS need TensorFlow. Image
-    files are read by TensorFlow where it is installed, else by Pillow.
+    files are read by TensorFlow where it is installed, else by Pillow;
+    simplejpeg is faster, and has to be asked for.
 
     Args:
         name: str, name of the data set.
@@ -62,10 +50,10 @@ def resolve_reader(name, resized, reader="auto"):
     kind = str(name).partition(":")[0]
     if name == "imagenet2012" or kind == "tfds":
         possible = ("tf.data",)
-    elif name in FILE_SETS or (kind == "folder" and resized):
-        possible = ("tf.data", "pillow")
+    elif name in FILE_SETS or kind == "csv" or (kind == "folder" and resized):
+        possible = ("tf.data", "pillow", "simplejpeg")
         if importlib.util.find_spec("tensorflow") is None:
-            possible = ("pillow", "tf.data")
+            possible = ("pillow", "simplejpeg", "tf.data")
     else:
         possible = ("memory",)
     if reader not in ("auto", *possible):
@@ -83,6 +71,7 @@ def open_dataset(
     resized=False,
     skip_unreadable=False,
     reader="pillow",
+    exif=True,
 ):
     """Opens a data set of any kind.
 
@@ -90,9 +79,12 @@ def open_dataset(
         name: str. A name of `load_dataset`, which reads it into memory;
             `"cub"`, `"cars"`, `"adience"` (aligned faces) or
             `"adience_faces"`, whose images stay in their files;
-            `"imagenet2012"` or `"tfds:NAME"`, which TensorFlow streams.
+            `"csv:FILE"`, a list of image files and their labels, see
+            `label_lists`; `"imagenet2012"` or `"tfds:NAME"`, which TensorFlow
+            streams.
         data_dir: path of a local copy; of "cub", "cars" and "adience" it is
-            needed. It may be a folder of several copies, with that of "svhn",
+            needed. For "csv:FILE" the folder of the images, None for that of
+            the file. It may be a folder of several copies, with that of "svhn",
             "cub", "cars" or "adience" in a folder of this name, or the data
             folder of TFDS, where it has prepared one of the three.
         fold: int, the fold that is the test, for "adience"; else None.
@@ -102,6 +94,9 @@ def open_dataset(
             one warning for all, or are an error, the default.
         reader: str, what will decode images that stay in their files:
             `"tf.data"` reads fewer kinds than `"pillow"`, the default.
+        exif: bool, whether photos are turned upright, as their EXIF
+            orientation says, the default, or read as they are stored. What
+            TFDS streams is read as it is stored.
 
     Returns a `Dataset`, a `FileDataset` or a `TfdsSet`.
 
@@ -129,18 +124,34 @@ def open_dataset(
                 "here. Received none: give it with --data-dir (data_dir=)."
             )
         found = _read_files(name, data_dir, fold)
+    elif kind == "csv":
+        found = read_label_list(name, data_dir)
     elif kind == "folder" and resized:
         found = _folder_of_files(path)
-    elif kind == "folder" or name in datasets.NAMES:
-        return datasets.load_dataset(name, data_dir, skip_unreadable)
     else:
-        names = [n for n in datasets.NAMES if ":" not in n]
-        names += [*FILE_SETS, "imagenet2012", "tfds:NAME"]
-        raise ValueError(
-            f"Expected a data set of {', '.join(names)} or folder:PATH. "
-            f"Received: {name!r}"
-        )
-    return readable(found, skip_unreadable, reader)
+        check_name(name)
+        return load_dataset(name, data_dir, skip_unreadable, exif=exif)
+    return found.checked(skip_unreadable, reader, exif)
+
+
+def check_name(name):
+    """Raises ValueError unless `name` may name a data set."""
+    kind, colon, rest = str(name).partition(":")
+    if name in (*NAMES, *FILE_SETS, "imagenet2012"):
+        return
+    if kind in ("folder", "csv", "tfds") and rest:
+        return
+    hint = ""
+    if not colon and pathlib.Path(name).expanduser().exists():
+        hint = f". For the images of that path write folder:{name}"
+        if str(name).lower().endswith((".csv", ".tsv")):
+            hint = f". For a list of images write --labels {name} (csv:{name})"
+    names = [n for n in NAMES if ":" not in n]
+    names += [*FILE_SETS, "imagenet2012", "tfds:NAME", "csv:FILE"]
+    raise ValueError(
+        f"Expected a data set of {', '.join(names)} or folder:PATH. "
+        f"Received: {name!r}{hint}"
+    )
 
 
 def _prepared_by_tfds(name, data_dir, fold):
@@ -202,7 +213,7 @@ def _folder_of_files(path):
             "from an unpacked folder."
         )
     tree = list_images(folder)
-    splits, names = datasets.splits_of_tree(tree, folder)
+    splits, names, notes = splits_of_tree(tree, folder)
     made = {
         split: FileSplit(
             tuple(str(folder / tree.paths[i]) for i in rows), labels
@@ -215,164 +226,5 @@ def _folder_of_files(path):
         made["test"],
         names,
         made.get("held_out"),
+        notes,
     )
-
-
-def cut_to_boxes(dataset, wanted):
-    """Cuts images to the boxes of their objects, or leaves them whole.
-
-    Raises ValueError if it is wanted and the data set has no boxes.
-    """
-    if isinstance(dataset, TfdsSet):
-        return dataset.with_boxes() if wanted else dataset
-    boxes = getattr(dataset.train, "boxes", None)
-    if not wanted:
-        return dataset if boxes is None else dataset.without_boxes()
-    if boxes is None:
-        raise ValueError(
-            f"Expected bounding boxes in {dataset.name}, to crop to. Received: "
-            "images without. Leave out --crop-to-box (crop_to_box=)."
-        )
-    return dataset
-
-
-def hold_out(dataset, fraction):
-    """Moves a part of the training split to `held_out`, for all seeds the same.
-
-    Of Adience whole people, of a `TfdsSet` the last images, of other sets a
-    stratified part; see the functions that do it.
-
-    Raises:
-        ValueError: For a fraction that leaves a part empty, or any of Adience
-            from TensorFlow Datasets, which does not say who is in an image.
-    """
-    if isinstance(dataset, TfdsSet):
-        if fraction and dataset.name.startswith("adience"):
-            raise ValueError(
-                "Expected held_out=0 for Adience of TensorFlow Datasets, whose "
-                f"people cannot be kept apart. Received: {fraction}. Take "
-                "--held-out 0, or the unpacked folder."
-            )
-        return dataset.hold_out(fraction)
-    if dataset.name.startswith("adience"):
-        return hold_out_people(dataset, fraction)
-    return datasets.hold_out(dataset, fraction)
-
-
-def limit(dataset, train=None, test=None):
-    """Keeps fewer images: of a `TfdsSet` the first, else a stratified part."""
-    if isinstance(dataset, TfdsSet):
-        return dataset.limit(train, test)
-    return datasets.limit(dataset, train, test)
-
-
-def readable(dataset, skip_unreadable=False, reader="pillow"):
-    """Decodes all images once, before any training.
-
-    Args:
-        dataset: `FileDataset`.
-        skip_unreadable: bool, whether unreadable ones are left out, with one
-            warning for all.
-        reader: str, `"pillow"` or `"tf.data"`, what will decode them.
-
-    Returns the `FileDataset`, without what was left out.
-
-    Raises:
-        OSError: for an image that cannot be read; it is named.
-    """
-    splits = {
-        name: split
-        for name in ("train", "test", "held_out")
-        if (split := getattr(dataset, name)) is not None
-    }
-    paths = [path for split in splits.values() for path in split.paths]
-    broken = _unreadable(dataset.name, paths, reader)
-    if not broken:
-        return dataset
-    if not skip_unreadable:
-        path, error = next(iter(broken.items()))
-        raise unreadable(path, error) from error
-    warnings.warn(
-        f"{dataset.name}: {len(broken)} unreadable images skipped: "
-        f"{some(list(broken))}.",
-        stacklevel=2,
-    )
-    kept = {
-        name: split.take(
-            np.flatnonzero([path not in broken for path in split.paths])
-        )
-        for name, split in splits.items()
-    }
-    return FileDataset(dataset.name, class_names=dataset.class_names, **kept)
-
-
-def unreadable(path, error):
-    """What is raised for an image file that cannot be read."""
-    return OSError(
-        f"Expected an image in {path}. Received what cannot be read "
-        f"({type(error).__name__}: {error}). Repair or remove it, or leave "
-        "such images out with --skip-unreadable (skip_unreadable=True)."
-    )
-
-
-def _unreadable(name, paths, reader):
-    """{path: error} of the images that cannot be decoded."""
-    # Folds share their images.
-    stamps = {path: _stamp(path, reader) for path in paths}
-    paths = [path for path in paths if stamps[path] not in _READABLE]
-    chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
-    if reader == "tf.data":
-        leave_gpus_to_backend()
-    shown = types.SimpleNamespace(total=len(chunks), done=0)
-    broken = {}
-    with (
-        ReadingProgress(f"Checking {name}", shown) as progress,
-        concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool,
-    ):
-        check = functools.partial(_unreadable_of, reader=reader)
-        for found in pool.map(check, chunks):
-            broken.update(found)
-            shown.done += 1
-            progress.update()
-    _READABLE.update(stamps[path] for path in paths if path not in broken)
-    return broken
-
-
-def _stamp(path, reader):
-    try:
-        found = os.stat(path)
-    except OSError:  # A link that leads nowhere: Pillow says so.
-        return path, reader
-    return path, reader, found.st_mtime_ns, found.st_size
-
-
-def _unreadable_of(paths, reader):
-    pillow = require("PIL.Image")
-    broken = {}
-    for path in paths:
-        try:
-            with pillow.open(path) as image:
-                # An eighth of the pixels, from all of the file's bytes.
-                image.draft("RGB", (1, 1))
-                image.load()
-                if reader == "tf.data":
-                    _check_tensorflow_reads(image, path)
-        # A damaged file makes Pillow raise nearly anything.
-        except Exception as error:
-            broken[path] = error
-    return broken
-
-
-def _check_tensorflow_reads(image, path):
-    # MPO is a JPEG with further ones behind it. Of a BMP with a palette
-    # TensorFlow takes the numbers of its colours for the colours.
-    kinds = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP")
-    palette = image.format == "BMP" and image.mode not in ("RGB", "RGBA", "L")
-    if image.format not in kinds or palette:
-        raise ValueError(
-            f"TensorFlow does not read {image.format} of mode {image.mode}; "
-            "Pillow does, with --reader pillow"
-        )
-    if image.format not in ("JPEG", "MPO"):
-        # Of rarer kinds not all: no animated WebP, no PNG that lacks its end.
-        decoded(pathlib.Path(path).read_bytes())

@@ -31,6 +31,11 @@ class TfdsSplit:
     def __len__(self):
         return self.size
 
+    @property
+    def names(self):
+        """What records call the images: their positions, as text."""
+        return tuple(map(str, range(self.size)))
+
 
 @dataclass(frozen=True, eq=False)
 class TfdsSet:
@@ -55,6 +60,8 @@ class TfdsSet:
     keys: tuple
     held_out: TfdsSplit | None = None
     box: str | None = None
+    kind = "tfds"
+    notes = ()
     _labels: dict = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -102,8 +109,10 @@ class TfdsSet:
         batches = tfds.as_numpy(labels.batch(LABEL_BATCH))
         return np.concatenate([*batches]).astype(np.int32)
 
-    def with_boxes(self):
-        """The same images, each cut to the first box of its objects."""
+    def cut_to_boxes(self, wanted):
+        """Cuts each image to the first box of its objects, if wanted."""
+        if not wanted:
+            return self
         features = require_tfds().features
         for name, feature in self.builder.info.features.items():
             if isinstance(feature, features.Sequence):
@@ -116,8 +125,19 @@ class TfdsSet:
             "--crop-to-box (crop_to_box=)."
         )
 
-    def hold_out(self, fraction):
-        """Keeps the last part of the training split from training."""
+    def with_held_out(self, fraction):
+        """Keeps the last part of the training split from training.
+
+        Raises:
+            ValueError: for any part of Adience: TensorFlow Datasets does not
+                say who is in an image.
+        """
+        if fraction and self.name.startswith("adience"):
+            raise ValueError(
+                "Expected held_out=0 for Adience of TensorFlow Datasets, whose "
+                f"people cannot be kept apart. Received: {fraction}. Take "
+                "--held-out 0, or the unpacked folder."
+            )
         count = round(fraction * self.train.size)
         if not count:
             return self
@@ -128,7 +148,7 @@ class TfdsSet:
             held_out=self._part("train", kept, None),
         )
 
-    def limit(self, train=None, test=None):
+    def limited(self, train=None, test=None):
         """The first images of the splits alone, for a quick run."""
         sizes = {"train": train, "test": test}
         return replace(
@@ -139,6 +159,10 @@ class TfdsSet:
                 if size is not None and size < self.split(name).size
             },
         )
+
+    def checked(self, skip_unreadable=False, reader="tf.data", exif=True):
+        """The same set: TFDS checked its files when it prepared them."""
+        return self
 
     def _part(self, name, start, end):
         """The images from `start` to `end` of what a split has now."""
@@ -158,7 +182,7 @@ class TfdsSet:
         notation = f"{whole}[{first + (start or 0) or ''}:{last}]"
         return TfdsSplit(notation, tfds_size(self.builder, notation))
 
-    def pipeline(self, name, batch_size, crop=None, seed=None):
+    def pipeline(self, name, batch_size, crop=None, seed=None, centre=False):
         """Batches of uint8 images `[batch, H, W, C]` and int32 labels.
 
         Args:
@@ -169,11 +193,12 @@ class TfdsSet:
             seed: int in `[0, 2**31)` for training: order and crops depend on
                 it alone (and on TensorFlow's global seed, where one is set).
                 None for the test: the order of the set, the centre.
+            centre: bool, whether crops are of the centre in any order.
 
         Returns:
             `tf.data.Dataset`.
         """
-        tf, tfds = require("tensorflow"), require_tfds()
+        tf, tfds = require("tensorflow", "tfds"), require_tfds()
         read_config = tfds.ReadConfig(
             shuffle_seed=seed,
             shuffle_reshuffle_each_iteration=False,
@@ -208,7 +233,7 @@ class TfdsSet:
             pixels = sample[image]
             if crop is not None:
                 draws = None
-                if seed is not None:
+                if seed is not None and not centre:
                     draws = tf.random.stateless_uniform([4], seed)
                 box = self._box_in_pixels(sample) if self.box else None
                 pixels = crop.tensorflow(pixels, draws, box)
@@ -277,18 +302,10 @@ def open_tfds(name, data_dir=None, train_split="train", test_split=None):
 
 
 def require_tfds():
-    names = ("tensorflow", "importlib_resources", "tensorflow_datasets")
-    try:
-        # TFDS 4.9.10 imports importlib_resources without declaring it.
-        return [require(name) for name in names][-1]
-    except ImportError as error:
-        raise ImportError(
-            f"TensorFlow Datasets is needed here: {error.name} could not be "
-            f"imported ({error.__cause__}). Install it with: pip install "
-            '"crl-keras[experiments]" tensorflow tensorflow-datasets '
-            "importlib_resources",
-            name=error.name,
-        ) from error
+    # TFDS 4.9.10 imports importlib_resources without declaring it.
+    require("tensorflow", "tfds")
+    require("importlib_resources", "tfds")
+    return require("tensorflow_datasets", "tfds")
 
 
 def _prepared(tfds, name, data_dir):

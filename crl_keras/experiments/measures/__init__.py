@@ -1,1 +1,6 @@
-"""Pure functions of arrays: statistics over runs, scores of predictions."""
+"""Pure functions of arrays: `statistics` over runs, `scores` and
+`calibration` of predictions.
+
+`results` holds what `statistics` returns. This room imports the ground alone,
+and no backend.
+"""

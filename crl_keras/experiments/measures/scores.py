@@ -1,6 +1,6 @@
 """Scores of one set of test logits: how right, and how well calibrated.
 
-Pure NumPy functions of `logits`, shape `[samples, classes]`, and `labels`,
+Pure functions of `logits`, shape `[samples, classes]`, and `labels`,
 shape `[samples]`. They compute in float64, whatever the logits were stored in.
 
 Log-probabilities are valid logits, since `softmax(log p) = p`: all that is
@@ -10,35 +10,27 @@ them where several are equal; its probability is the model's confidence.
 
 `logits` must be real and below 1e100 in magnitude, with at least one sample
 and two classes; `labels` must have an integer dtype and lie in
-`[0, classes)`. Anything else is a `ValueError`.
+`[0, classes)`. Anything else is a `ValueError`, in every function.
+Classification scores come from scikit-learn, `ImportError` without it; what
+ranks or takes logarithms of tiny probabilities is computed here.
 """
-
-import math
-from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 
 from crl_keras.experiments._optional import require
+from crl_keras.experiments.measures import calibration
+from crl_keras.experiments.measures._checks import checked_integer
+from crl_keras.experiments.measures._checks import checked_logits
+from crl_keras.experiments.measures._checks import checked_predictions
+from crl_keras.experiments.measures._logits import log_softmax
+from crl_keras.experiments.measures._logits import mean_nll
+from crl_keras.experiments.measures._logits import of_labels
+from crl_keras.experiments.measures._logits import predicted
 
-# Differences of such logits cannot overflow, at any temperature below.
-LARGEST_LOGIT = 1e100
-TEMPERATURES = (1e-3, 1e3)
-
-
-@dataclass(frozen=True)
-class ReliabilityCurve:
-    """What a reliability diagram draws, one entry a bin, by confidence.
-
-    Attributes:
-        confidence: float64 `[bins]`, the mean confidence, in `(0, 1]`.
-        accuracy: float64 `[bins]`, the share predicted right, in `[0, 1]`.
-        count: int64 `[bins]`, the samples, at least 1.
-    """
-
-    confidence: np.ndarray
-    accuracy: np.ndarray
-    count: np.ndarray
+# The scores of confidence are asked for here too.
+reliability_curve = calibration.reliability_curve
+expected_calibration_error = calibration.expected_calibration_error
+fit_temperature = calibration.fit_temperature
 
 
 def softmax(logits):
@@ -47,15 +39,12 @@ def softmax(logits):
     `x_k` is the logit of class `k` of a sample. Returns float64 of the shape
     of `logits`, rows summing to 1.
 
-    Raises:
-        ValueError: for logits the module does not take.
-
     Source: Bridle, Neurocomputing NATO ASI F68 (1990), 227-236.
 
     >>> softmax([[0.0, 0.0], [0.0, np.log(3.0)]]).round(4).tolist()
     [[0.5, 0.5], [0.25, 0.75]]
     """
-    return np.exp(_log_softmax(_checked_logits(logits)))
+    return np.exp(log_softmax(checked_logits(logits)))
 
 
 def accuracy(logits, labels):
@@ -64,16 +53,13 @@ def accuracy(logits, labels):
     `(1/N) sum_i [argmax_k x_ik = y_i]` over `N` samples with logits `x_i` and
     labels `y_i`.
 
-    Raises:
-        ValueError: for logits or labels the module does not take.
-
     Source: the definition; the paper prints it in percent.
 
     >>> accuracy([[2, 1], [0, 3], [5, 4], [1, 0]], [0, 1, 1, 0])
     0.75
     """
-    logits, labels = _checked(logits, labels)
-    return float(np.mean(_predicted(logits) == labels))
+    logits, labels = checked_predictions(logits, labels)
+    return float(np.mean(predicted(logits) == labels))
 
 
 def error(logits, labels):
@@ -82,16 +68,13 @@ def error(logits, labels):
     Counted as `(1/N) sum_i [argmax_k x_ik != y_i]` over `N` samples with
     logits `x_i` and labels `y_i`.
 
-    Raises:
-        ValueError: for logits or labels the module does not take.
-
     Source: the definition; the paper prints it in percent.
 
     >>> error([[2, 1], [0, 3], [5, 4], [1, 0]], [0, 1, 1, 0])
     0.25
     """
-    logits, labels = _checked(logits, labels)
-    return float(np.mean(_predicted(logits) != labels))
+    logits, labels = checked_predictions(logits, labels)
+    return float(np.mean(predicted(logits) != labels))
 
 
 def macro_f1(logits, labels):
@@ -104,19 +87,13 @@ def macro_f1(logits, labels):
     `sklearn.metrics.f1_score(average="macro")` takes it when it is given no
     label set; a class in neither has no F1 and does not count.
 
-    Raises:
-        ValueError: for logits or labels the module does not take.
-
     Source: Opitz and Burst, arXiv 1911.03347 (2019), "averaged F1".
 
     >>> round(macro_f1([[2, 1], [0, 3], [5, 4], [1, 0]], [0, 1, 1, 0]), 4)
     0.7333
     """
-    logits, labels = _checked(logits, labels)
-    counts = _confusion(logits, labels)
-    occurrences = counts.sum(axis=0) + counts.sum(axis=1)
-    present = occurrences > 0
-    return float(np.mean(2 * np.diag(counts)[present] / occurrences[present]))
+    # A class that occurs has an F1: there is no division by zero to settle.
+    return float(_of_predictions("f1_score", logits, labels, average="macro"))
 
 
 def top_k_accuracy(logits, labels, k=5):
@@ -133,22 +110,21 @@ def top_k_accuracy(logits, labels, k=5):
             ImageNet's.
 
     Raises:
-        ValueError: for logits or labels the module does not take, or `k` out
-            of its range.
+        ValueError: also for `k` out of its range.
 
     Source: Russakovsky et al., IJCV 115 (2015), section 4.1.
 
     >>> top_k_accuracy([[3, 2, 1], [3, 2, 1]], [1, 2], k=2)
     0.5
     """
-    logits, labels = _checked(logits, labels)
-    classes = logits.shape[1]
-    if not _is_integer(k) or not 1 <= k <= classes:
-        raise ValueError(
-            f"`k` must be an integer from 1 to the number of classes, "
-            f"{classes}. Received: k={k!r}"
-        )
-    return _top_k(logits, labels, k)
+    logits, labels = checked_predictions(logits, labels)
+    k = checked_integer("k", k, 1, classes=logits.shape[1])
+    of_label = of_labels(logits, labels)[:, None]
+    # scikit-learn's prefers the larger class number of equal logits, and takes
+    # one column of scores for two classes.
+    is_earlier = np.arange(logits.shape[1]) < labels[:, None]
+    before = (logits > of_label) | ((logits == of_label) & is_earlier)
+    return float(np.mean(before.sum(axis=1) < k))
 
 
 def one_off_accuracy(logits, labels, k=1):
@@ -165,8 +141,7 @@ def one_off_accuracy(logits, labels, k=1):
             `accuracy`.
 
     Raises:
-        ValueError: for logits or labels the module does not take, or `k` out
-            of its range.
+        ValueError: also for `k` out of its range.
 
     Source: Eidinger, Enbar and Hassner, IEEE TIFS 9 (2014), 2170-2179; the
     paper prints it in percent in Table X.
@@ -174,12 +149,9 @@ def one_off_accuracy(logits, labels, k=1):
     >>> one_off_accuracy([[3, 2, 1], [3, 2, 1], [3, 2, 1]], [0, 1, 2])
     0.6666666666666666
     """
-    logits, labels = _checked(logits, labels)
-    if not _is_integer(k) or k < 0:
-        raise ValueError(
-            f"`k` must be an integer of 0 or more. Received: k={k!r}"
-        )
-    return float(np.mean(np.abs(_predicted(logits) - labels) <= k))
+    logits, labels = checked_predictions(logits, labels)
+    k = checked_integer("k", k, 0)
+    return float(np.mean(np.abs(predicted(logits) - labels) <= k))
 
 
 def negative_log_likelihood(logits, labels):
@@ -189,17 +161,14 @@ def negative_log_likelihood(logits, labels):
     `x_i` and labels `y_i`, computed without ever forming `p`. It is the
     cross-entropy against hard labels. Range `[0, inf)`.
 
-    Raises:
-        ValueError: for logits or labels the module does not take.
-
     Source: Gneiting and Raftery, JASA 102 (2007), 359-378, the logarithmic
     score.
 
     >>> round(negative_log_likelihood([[0.0, 0.0]], [1]), 4)
     0.6931
     """
-    logits, labels = _checked(logits, labels)
-    return _nll(_log_softmax(logits), labels)
+    logits, labels = checked_predictions(logits, labels)
+    return mean_nll(log_softmax(logits), labels)
 
 
 def brier_score(logits, labels):
@@ -209,75 +178,18 @@ def brier_score(logits, labels):
     the softmax of sample `i` of `N` and `y_i` its label. Range `[0, 2]`: for
     two classes it is twice the score of `sklearn.metrics.brier_score_loss`.
 
-    Raises:
-        ValueError: for logits or labels the module does not take.
-
     Source: Brier, Monthly Weather Review 78 (1950), 1-3.
 
     >>> brier_score([[0.0, 0.0]], [1])
     0.5
     """
-    logits, labels = _checked(logits, labels)
-    return _brier(np.exp(_log_softmax(logits)), labels)
-
-
-def reliability_curve(logits, labels, bins=15):
-    """Confidence and accuracy in bins of equally many samples.
-
-    The samples are sorted by confidence and cut into bins whose sizes differ
-    by at most 1. Samples of one same confidence each count as right by the
-    share of them that are, so that neither the order of the samples nor the
-    cut through many confidences of 1.0 changes the curve.
-
-    Args:
-        logits: numbers, shape `[samples, classes]`.
-        labels: integers, shape `[samples]`.
-        bins: an integer of 1 or more; with fewer samples, one bin a sample.
-
-    Returns:
-        A `ReliabilityCurve`, of increasing confidence.
-
-    Raises:
-        ValueError: for logits or labels the module does not take, or `bins`
-            out of its range.
-
-    Source: Nguyen and O'Connor, EMNLP (2015), 1587-1598, adaptive binning.
-
-    >>> x = np.log([[0.6, 0.4], [0.6, 0.4], [0.9, 0.1], [0.8, 0.2]])
-    >>> curve = reliability_curve(x, [0, 1, 0, 0], bins=2)
-    >>> curve.confidence.round(4).tolist(), curve.accuracy.tolist()
-    ([0.6, 0.85], [0.5, 1.0])
-    """
-    logits, labels = _checked(logits, labels)
-    return _reliability(np.exp(_log_softmax(logits)), logits, labels, bins)
-
-
-def expected_calibration_error(logits, labels, bins=15):
-    """Mean distance between confidence and accuracy, in `[0, 1]`.
-
-    `ECE = sum_b (n_b / N) |acc_b - conf_b|` over the bins `b` of
-    `reliability_curve`, with `n_b` of the `N` samples in bin `b`, `acc_b` the
-    share of them predicted right and `conf_b` their mean confidence. The bins
-    have equal mass; the bins of equal width of Guo et al. give other numbers.
-    With few samples a bin it is biased upwards, also for a calibrated model.
-
-    Args:
-        logits: numbers, shape `[samples, classes]`.
-        labels: integers, shape `[samples]`.
-        bins: an integer of 1 or more; with fewer samples, one bin a sample.
-
-    Raises:
-        ValueError: for logits or labels the module does not take, or `bins`
-            out of its range.
-
-    Source: Guo et al., ICML (2017), eq. 3; bins of equal mass from Nguyen and
-    O'Connor, EMNLP (2015).
-
-    >>> x = np.log([[0.6, 0.4], [0.6, 0.4], [0.9, 0.1], [0.8, 0.2]])
-    >>> round(expected_calibration_error(x, [0, 1, 0, 0], bins=2), 4)
-    0.125
-    """
-    return _calibration_error(reliability_curve(logits, labels, bins))
+    logits, labels = checked_predictions(logits, labels)
+    return require("sklearn.metrics").brier_score_loss(
+        labels,
+        np.exp(log_softmax(logits)),
+        labels=range(logits.shape[1]),
+        scale_by_half=False,
+    )
 
 
 def per_class_accuracy(logits, labels):
@@ -288,18 +200,14 @@ def per_class_accuracy(logits, labels):
     the class's recall. Returns float64 `[classes]` in `[0, 1]`, NaN for a
     class without samples.
 
-    Raises:
-        ValueError: for logits or labels the module does not take.
-
     Source: the definition.
 
     >>> per_class_accuracy([[2, 1], [0, 3], [5, 4]], [0, 1, 1]).tolist()
     [1.0, 0.5]
     """
-    counts = confusion_matrix(logits, labels)
-    samples = counts.sum(axis=1)
-    shares = np.full(len(samples), np.nan)
-    return np.divide(np.diag(counts), samples, out=shares, where=samples > 0)
+    classes = range(checked_logits(logits).shape[1])
+    options = {"labels": classes, "average": None, "zero_division": np.nan}
+    return _of_predictions("recall_score", logits, labels, **options)
 
 
 def confusion_matrix(logits, labels):
@@ -309,15 +217,64 @@ def confusion_matrix(logits, labels):
     logits and label of sample `i`: rows are true classes, columns predicted
     ones. Returns int64 `[classes, classes]`.
 
-    Raises:
-        ValueError: for logits or labels the module does not take.
-
     Source: the definition, laid out as in scikit-learn.
 
     >>> confusion_matrix([[2, 1], [0, 3], [5, 4]], [0, 1, 1]).tolist()
     [[1, 0], [1, 1]]
     """
-    return _confusion(*_checked(logits, labels))
+    classes = range(checked_logits(logits).shape[1])
+    return _of_predictions("confusion_matrix", logits, labels, labels=classes)
+
+
+def cross_entropies(logits, labels):
+    """The negative log-likelihood of each sample, `-log p_y`, in nats.
+
+    `log sum_k exp(x_ik) - x_i,y_i` of sample `i` with logits `x_i` and label
+    `y_i`. Returns float64 `[samples]`; their mean is
+    `negative_log_likelihood`.
+
+    Raises:
+        ValueError: for logits or labels the module does not take.
+
+    Source: the definition.
+
+    >>> cross_entropies([[0.0, 0.0], [0.0, np.log(3.0)]], [0, 1]).round(4)
+    array([0.6931, 0.2877])
+    """
+    logits, labels = checked_predictions(logits, labels)
+    # `0.0 -` gives no -0.0 for a sure and right model.
+    return 0.0 - of_labels(log_softmax(logits), labels)
+
+
+def telling(logits, labels, count, among=None):
+    """The most confident mistakes and the least confident hits.
+
+    Args:
+        logits: numbers, shape `[samples, classes]`.
+        labels: integers, shape `[samples]`.
+        count: an integer, the most of each kind.
+        among: an integer, of the first samples only; None for all.
+
+    Returns:
+        `(mistakes, hits)`, int64 positions of samples predicted wrong, the
+        most confident first, and of samples predicted right, the least
+        confident first; of equal ones the first.
+
+    Raises:
+        ValueError: for logits or labels the module does not take.
+
+    >>> logits = np.log([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])
+    >>> mistakes, hits = telling(logits, [1, 1, 1, 1], 1)
+    >>> mistakes.tolist(), hits.tolist()
+    ([0], [3])
+    """
+    logits, labels = checked_predictions(logits, labels)
+    confidence = np.exp(log_softmax(logits).max(axis=1))[:among]
+    right = (predicted(logits) == labels)[:among]
+    order = np.argsort(confidence, kind="stable")
+    hits = order[right[order]][:count]
+    order = np.argsort(-confidence, kind="stable")
+    return order[~right[order]][:count], hits
 
 
 def all_scores(logits, labels):
@@ -328,9 +285,6 @@ def all_scores(logits, labels):
         (None with 5 classes or fewer, which hold every label), `nll` in nats,
         `brier` and `ece` (15 bins), each as its own function computes it.
 
-    Raises:
-        ValueError: for logits or labels the module does not take.
-
     Source: the functions named.
 
     >>> scores = all_scores([[0.0, 0.0], [0.0, 0.0]], [0, 1])
@@ -339,195 +293,21 @@ def all_scores(logits, labels):
     {'accuracy': 0.5, 'error': 0.5, 'macro_f1': 0.3333,
      'top_5_accuracy': None, 'nll': 0.6931, 'brier': 0.5, 'ece': 0.0}
     """
-    logits, labels = _checked(logits, labels)
-    log_probabilities = _log_softmax(logits)
-    probabilities = np.exp(log_probabilities)
+    logits, labels = checked_predictions(logits, labels)
     many = logits.shape[1] > 5
-    curve = _reliability(probabilities, logits, labels, bins=15)
     return {
         "accuracy": accuracy(logits, labels),
         "error": error(logits, labels),
         "macro_f1": macro_f1(logits, labels),
-        "top_5_accuracy": _top_k(logits, labels, 5) if many else None,
-        "nll": _nll(log_probabilities, labels),
-        "brier": _brier(probabilities, labels),
-        "ece": _calibration_error(curve),
+        "top_5_accuracy": top_k_accuracy(logits, labels) if many else None,
+        "nll": negative_log_likelihood(logits, labels),
+        "brier": brier_score(logits, labels),
+        "ece": expected_calibration_error(logits, labels),
     }
 
 
-def fit_temperature(logits, labels):
-    """The temperature that makes the negative log-likelihood smallest.
-
-    `T = argmin_T (1/N) sum_i -log softmax(x_i / T)[y_i]` over `N` samples with
-    logits `x_i` and labels `y_i`. Calibrated logits are `x / T`: above 1 it
-    softens, below 1 it sharpens. Fit it on samples kept from training and
-    test. In `1/T` the mean is convex, so there is one minimum, found on
-    `log T` within `[0.001, 1000]`. A bound itself comes back where the minimum
-    is not between them: 0.001 when every sample is predicted right, 1000 when
-    the logits do worse than guessing. Where no temperature does better than 1,
-    as for logits that are all equal, it is 1.
-
-    Returns:
-        The temperature, a float.
-
-    Raises:
-        ValueError: for logits or labels the module does not take.
-        ImportError: without SciPy.
-
-    Source: Guo et al., ICML (2017), section 4.2.
-
-    >>> logits = [[2.0, 0.0]] * 4  # p = 3/4 fits, so T = 2 / log 3.
-    >>> round(fit_temperature(logits, [0, 0, 0, 1]), 4)
-    1.8205
-    """
-    optimize = require("scipy.optimize")
-    logits, labels = _checked(logits, labels)
-
-    def nll(log_temperature):
-        return _nll(_log_softmax(logits / math.exp(log_temperature)), labels)
-
-    low, high = np.log(TEMPERATURES)
-    found = optimize.minimize_scalar(
-        nll, bounds=(low, high), method="bounded", options={"xatol": 1e-9}
-    ).x
-    # The search stays inside its bounds, and stops anywhere on a flat stretch:
-    # of equally good temperatures the first of these is the one to name.
-    return math.exp(min((0.0, low, high, found), key=nll))
-
-
-def is_bound(temperature):
-    """Whether `fit_temperature` found no minimum, only a bound of its search.
-
-    Such logits, divided by it, say nothing of how sure a network should be:
-    see there when it comes back.
-
-    >>> is_bound(fit_temperature([[2.0, 0.0]], [0])), is_bound(1.5)
-    (True, False)
-    """
-    low, high = TEMPERATURES
-    return temperature < 1.001 * low or temperature > high / 1.001
-
-
-def _checked(logits, labels):
-    """Float64 logits and int64 labels, or an error that says what is wrong."""
-    logits = _checked_logits(logits)
-    labels = np.asarray(labels)
-    samples, classes = logits.shape
-    if labels.shape != (samples,):
-        raise ValueError(
-            f"`labels` must have one class number a sample, shape ({samples},)."
-            " Of one-hot labels pass the argmax, of shape (samples, 1) the "
-            f"column. Received: labels of shape {labels.shape}"
-        )
-    if labels.dtype.kind not in "iu":
-        raise ValueError(
-            "`labels` must have an integer dtype: convert them with "
-            f"`labels.astype(int)` if all are whole. Received: {labels.dtype}"
-        )
-    wrong = (labels < 0) | (labels >= classes)
-    if wrong.any():
-        raise ValueError(
-            f"`labels` must be from 0 to {classes - 1}, as `logits` has "
-            f"{classes} classes: number them so, or drop these samples. "
-            f"Received: {labels[wrong][0]} at index {np.argmax(wrong)}, "
-            f"{np.sum(wrong)} such"
-        )
-    return logits, labels.astype(np.int64)
-
-
-def _checked_logits(logits):
-    logits = np.asarray(logits)
-    shape = logits.shape
-    if logits.ndim != 2 or shape[0] < 1 or shape[1] < 2:
-        raise ValueError(
-            "`logits` must have shape (samples, classes), at least 1 and 2. "
-            "Of a single logit x a sample make two, 0 and x. "
-            f"Received: shape {shape}"
-        )
-    # "V": bfloat16 and its like, which NumPy knows through an extension only.
-    if logits.dtype.kind not in "iufV":
-        raise ValueError(
-            f"`logits` must be real numbers. Received: {logits.dtype}"
-        )
-    logits = logits.astype(np.float64)
-    # Not `> LARGEST_LOGIT`: NaN compares as false.
-    wrong = ~(np.abs(logits) <= LARGEST_LOGIT)
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise ValueError(
-            f"`logits` must be finite and at most {LARGEST_LOGIT:g} in "
-            "magnitude: drop the runs or samples that diverged, and clip "
-            "probabilities of 0 before taking their logarithm. Received: "
-            f"{logits[row, column]} in row {row}, column {column}"
-        )
-    return logits
-
-
-def _is_integer(value):
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _predicted(logits):
-    return np.argmax(logits, axis=1)
-
-
-def _log_softmax(logits):
-    largest = _predicted(logits)[:, None]
-    shifted = logits - np.take_along_axis(logits, largest, axis=1)
-    others = np.exp(shifted)
-    np.put_along_axis(others, largest, 0.0, axis=1)
-    # log(1 + others): 1e-20 would be lost in a sum with the largest one's 1.
-    return shifted - np.log1p(others.sum(axis=1, keepdims=True))
-
-
-def _nll(log_probabilities, labels):
-    # `+ 0.0` turns the -0.0 of a sure and right model into 0.0.
-    return float(-np.mean(_of_labels(log_probabilities, labels)) + 0.0)
-
-
-def _brier(probabilities, labels):
-    of_label = _of_labels(probabilities, labels)
-    squares = np.sum(probabilities**2, axis=1)
-    return float(np.mean(squares - of_label**2 + (1.0 - of_label) ** 2))
-
-
-def _of_labels(values, labels):
-    return np.take_along_axis(values, labels[:, None], axis=1)[:, 0]
-
-
-def _top_k(logits, labels, k):
-    of_label = _of_labels(logits, labels)[:, None]
-    is_earlier = np.arange(logits.shape[1]) < labels[:, None]
-    before = (logits > of_label) | ((logits == of_label) & is_earlier)
-    return float(np.mean(before.sum(axis=1) < k))
-
-
-def _confusion(logits, labels):
-    classes = logits.shape[1]
-    cells = labels * classes + _predicted(logits)
-    counts = np.bincount(cells, minlength=classes**2)
-    return counts.reshape(classes, classes).astype(np.int64)
-
-
-def _reliability(probabilities, logits, labels, bins):
-    if not _is_integer(bins) or bins < 1:
-        raise ValueError(
-            f"`bins` must be an integer of 1 or more. Received: bins={bins!r}"
-        )
-    # Of the logits: softmax may round two different ones to one probability.
-    correct = _predicted(logits) == labels
-    levels, level, repeats = np.unique(
-        probabilities.max(axis=1), return_inverse=True, return_counts=True
-    )
-    correct = np.bincount(level, weights=correct) / repeats
-    level = np.array_split(np.sort(level), min(bins, len(labels)))
-    return ReliabilityCurve(
-        confidence=np.array([levels[part].mean() for part in level]),
-        accuracy=np.array([correct[part].mean() for part in level]),
-        count=np.array([len(part) for part in level]),
-    )
-
-
-def _calibration_error(curve):
-    gaps = np.abs(curve.accuracy - curve.confidence)
-    return float(np.average(gaps, weights=curve.count))
+def _of_predictions(score, logits, y_true, **options):
+    """A score that scikit-learn has, of the predicted classes."""
+    logits, y_true = checked_predictions(logits, y_true)
+    score = getattr(require("sklearn.metrics"), score)
+    return score(y_true, predicted(logits), **options)

@@ -2,7 +2,7 @@
 
 rates.csv has what was measured, with the command. A network that was not is
 estimated from the one on that device whose multiplications are nearest in
-number, in inverse proportion to them. Imports no backend unless it measures.
+number, in inverse proportion to them. `runs.speed` measures.
 """
 
 import collections
@@ -10,9 +10,9 @@ import csv
 import dataclasses
 import math
 import pathlib
-import time
 
-from crl_keras.experiments.runs.backbones import check_backbone
+from crl_keras.experiments.runs.backbone_names import check_backbone
+from crl_keras.experiments.runs.method_names import split_method
 
 RATES = pathlib.Path(__file__).parent / "rates.csv"
 
@@ -39,6 +39,7 @@ MACS = {
     "backbone/resnet50": (4089, 224),
     "backbone/resnet101": (7801, 224),
     "backbone/resnet152": (11514, 224),
+    "backbone/vgg16": (15347, 224),
 }
 # A test image is only computed forwards.
 TRAINING_OF_TEST = 3
@@ -149,7 +150,8 @@ def measured_size(network, image_size=None):
     >>> measured_size("resnet34"), measured_size("keras_hub/resnet50", 448)
     (32, 448)
     """
-    library, _, name = network.rpartition("/")
+    backbone = split_method(network)[0]
+    library, _, name = backbone.rpartition("/")
     if (f"backbone/{name}" if library else network) not in MACS:
         small = [key for key in MACS if "/" not in key]
         large = [key.partition("/")[2] for key in MACS if "/" in key]
@@ -179,9 +181,12 @@ def multiplications(network, image_size=None):
     >>> multiplications("resnet34"), multiplications("resnet34", 64)
     (72.8, 291.2)
     """
+    network, method, _ = split_method(network)
     library, _, name = network.rpartition("/")
     macs, size = MACS[f"backbone/{name}" if library else name]
-    return macs * ((image_size or size) / size) ** 2
+    # DCL sees every image twice; the heads of all are small beside the rest.
+    times = 2 if method == "dcl" else 1
+    return times * macs * ((image_size or size) / size) ** 2
 
 
 def images_per_second(rates, network, image_size=None):
@@ -243,77 +248,3 @@ def run_operations(config, sizes):
     """
     macs = multiplications(config.network, config.recipe.image_size)
     return 2e6 * macs * TRAINING_OF_TEST * _images(config, sizes)
-
-
-def measure(
-    network, batch_size=256, steps=20, precision="float32", image_size=None
-):
-    """Measures how fast a network trains here, on random images.
-
-    Compilation and the first steps are not counted.
-
-    Args:
-        network: A key of `crl_keras.networks.NETWORKS`, or "LIBRARY/NAME" of
-            a backbone, as `build_backbone` takes it; of random weights.
-        batch_size: Images a step.
-        steps: Steps timed, at least 1.
-        precision: Keras dtype policy.
-        image_size: Side of the images of a backbone, pixels; None for 224.
-            Other networks have one size.
-
-    Returns:
-        `Rate`, with an empty command.
-
-    Raises:
-        ValueError: A network of which `MACS` knows nothing, or a side that is
-            not its own.
-        ImportError: The library of the backbone is not installed.
-    """
-    import datetime
-
-    import keras
-    import numpy as np
-
-    from crl_keras.experiments.data.named import Dataset
-    from crl_keras.experiments.data.named import Split
-    from crl_keras.experiments.devices import device_name
-    from crl_keras.experiments.runs.config import RunConfig
-    from crl_keras.experiments.runs.feeds import make_feed
-    from crl_keras.experiments.runs.recipes import get_recipe
-    from crl_keras.experiments.runs.training import build_model
-
-    size = measured_size(network, image_size)
-    rng = np.random.default_rng(0)
-    shape = (batch_size, size, size, 1 if size == 28 else 3)
-    images = rng.integers(256, size=shape, dtype=np.uint8)
-    classes = min(10, batch_size)
-    split = Split(images, np.arange(batch_size) % classes)
-    dataset = Dataset("random", split, split, [*map(str, range(classes))])
-    recipe = get_recipe("paper", batch_size=batch_size, epochs=1)
-    backend = keras.backend.backend()
-    config = RunConfig("random", network, "crl", recipe, 0, backend=backend)
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
-        model, _, _ = build_model(config, make_feed(dataset, recipe))
-        for _ in range(3):
-            model.train_on_batch(split.images, split.labels)
-        started = time.perf_counter()
-        for _ in range(steps):
-            # It returns numbers, and so waits for the device.
-            model.train_on_batch(split.images, split.labels)
-        seconds = time.perf_counter() - started
-    finally:
-        keras.config.set_dtype_policy(policy)
-        keras.backend.clear_session()
-    return Rate(
-        network,
-        size,
-        batch_size,
-        precision,
-        backend,
-        device_name(),
-        round(steps * batch_size / seconds, 1),
-        datetime.date.today().isoformat(),
-        "",
-    )

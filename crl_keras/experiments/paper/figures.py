@@ -11,7 +11,6 @@ import pathlib
 import numpy as np
 
 from crl_keras.experiments._optional import require
-from crl_keras.experiments.analysis.comparison import listed
 from crl_keras.experiments.analysis.figures import FAINT
 from crl_keras.experiments.analysis.figures import GRID
 from crl_keras.experiments.analysis.figures import INK
@@ -32,6 +31,7 @@ from crl_keras.experiments.paper.tables import why_nothing
 from crl_keras.experiments.runs.config import loss_label
 from crl_keras.experiments.runs.config import parse_loss
 from crl_keras.experiments.runs.records import read_records
+from crl_keras.experiments.words import listed
 
 DPI = 150
 # Of Fig. 2, as its caption and legend have them.

@@ -13,15 +13,13 @@ import numpy as np
 
 from crl_keras.experiments._optional import require
 from crl_keras.experiments.analysis import tables
-from crl_keras.experiments.analysis.comparison import counted
-from crl_keras.experiments.analysis.comparison import listed
-from crl_keras.experiments.analysis.comparison import p_text
-from crl_keras.experiments.analysis.comparison import points
 from crl_keras.experiments.analysis.tables import NONE
 from crl_keras.experiments.analysis.tables import PLUS_MINUS
 from crl_keras.experiments.analysis.tables import Cell
 from crl_keras.experiments.analysis.tables import Column
 from crl_keras.experiments.analysis.tables import Table
+from crl_keras.experiments.analysis.tables import mean_std_cell
+from crl_keras.experiments.measures import results
 from crl_keras.experiments.measures import statistics
 from crl_keras.experiments.paper.tables import P_VALUE
 from crl_keras.experiments.paper.tables import SOURCE
@@ -29,6 +27,10 @@ from crl_keras.experiments.paper.tables import TABLES
 from crl_keras.experiments.paper.tables import printed_std
 from crl_keras.experiments.paper.tables import protocol_key
 from crl_keras.experiments.runs.records import read_records
+from crl_keras.experiments.words import counted
+from crl_keras.experiments.words import listed
+from crl_keras.experiments.words import p_text
+from crl_keras.experiments.words import points
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,23 +38,23 @@ class Ours:
     """What our runs say of one row.
 
     Attributes:
-        last: `statistics.Summary` of the last epoch, in percent; over folds
+        last: `results.Summary` of the last epoch, in percent; over folds
             where there are any, each the mean of its seeds.
         best: The same of the best epoch on the test set, or None where the
             records do not have it.
         planned: Runs, or folds, that the scale asks for.
         diverged: Number of runs that diverged.
-        test: `statistics.PairedTTest` of a p-value, else None.
+        test: `results.PairedTTest` of a p-value, else None.
         results: Tuple of the dicts of result.json that went in.
         left_out: Ids of runs left out, as they are of another backend,
             precision, reader or number of devices than what is shown.
     """
 
-    last: statistics.Summary
-    best: statistics.Summary | None
+    last: results.Summary
+    best: results.Summary | None
     planned: int
     diverged: int
-    test: statistics.PairedTTest | None
+    test: results.PairedTTest | None
     results: tuple
     left_out: frozenset
 
@@ -380,14 +382,7 @@ def _difference_cell(entry, ours, smoke):
 def _best_cell(ours):
     if ours is None or ours.best is None or ours.test is not None:
         return Cell(NONE, (None, None))
-    best = ours.best
-    values = (best.mean, best.std)
-    if best.mean is None:
-        return Cell(NONE, values)
-    text = f"{best.mean:.2f}"
-    if best.std is not None:
-        text += f" {PLUS_MINUS} {best.std:.2f}"
-    return Cell(text, values)
+    return mean_std_cell(ours.best, scale=1)
 
 
 def _notes(protocol, titles, entries, ours, records):

@@ -1,16 +1,22 @@
-"""Backbones of other libraries under our own head.
+"""Backbones of other libraries, or of a file, under our own head.
 
-A backbone is named "LIBRARY/NAME". KerasCV is frozen since 2024 and needs
-TensorFlow on every backend; KerasHub and keras.applications do not. Each is
-imported when asked for.
+KerasCV is frozen since 2024 and needs TensorFlow on every backend; KerasHub and
+keras.applications do not. Each is imported when asked for.
 """
 
-import functools
-import hashlib
-import importlib.util
 import pathlib
+import re
 
 from crl_keras.experiments._optional import require
+from crl_keras.experiments.runs.backbone_files import open_backbone
+from crl_keras.experiments.runs.backbone_names import IMAGENET
+from crl_keras.experiments.runs.backbone_names import RESNETS
+from crl_keras.experiments.runs.backbone_names import application_families
+from crl_keras.experiments.runs.backbone_names import check_backbone
+from crl_keras.experiments.runs.backbone_names import names_of
+from crl_keras.experiments.runs.backbone_names import require_library
+from crl_keras.experiments.runs.method_names import split_method
+from crl_keras.experiments.words import first_line
 
 BLOCKS = {
     "resnet18": ("basic", (2, 2, 2, 2)),
@@ -20,131 +26,39 @@ BLOCKS = {
     "resnet152": ("bottleneck", (3, 8, 36, 3)),
 }
 WIDTHS = (64, 128, 256, 512)
-RESNETS = tuple(f"{name}{v2}" for v2 in ("", "_v2") for name in BLOCKS)
-
-# What each library has ImageNet weights for, and their names there.
-IMAGENET = {
-    "keras_cv": {
-        "resnet50": "resnet50_imagenet",
-        "resnet50_v2": "resnet50_v2_imagenet",
-    },
-    "keras_hub": {
-        "resnet18": "resnet_18_imagenet",
-        # KerasHub has none of its own; it converts timm's.
-        "resnet34": "hf://timm/resnet34.a1_in1k",
-        "resnet50": "resnet_50_imagenet",
-        "resnet101": "resnet_101_imagenet",
-        "resnet152": "resnet_152_imagenet",
-        "resnet50_v2": "resnet_v2_50_imagenet",
-        "resnet101_v2": "resnet_v2_101_imagenet",
-    },
-    "keras": {
-        "resnet50": "ResNet50",
-        "resnet101": "ResNet101",
-        "resnet152": "ResNet152",
-        "resnet50_v2": "ResNet50V2",
-        "resnet101_v2": "ResNet101V2",
-        "resnet152_v2": "ResNet152V2",
-        "mobilenet_v2": "MobileNetV2",
-    },
-}
-LIBRARIES = {
-    "keras_cv": RESNETS,
-    "keras_hub": RESNETS,
-    "keras": tuple(IMAGENET["keras"]),
-}
 # Of ImageNet, for pixels divided by 255.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def default_library(backbone, weights="none"):
-    """The library a backbone is taken from when none is chosen.
-
-    The first that has it, with the weights that are asked for, and is
-    installed; if none is, the first to install.
-
-    >>> default_library("resnet50"), default_library("mobilenet_v2")
-    ('keras_cv', 'keras')
-    >>> default_library("resnet34", "imagenet")
-    'keras_hub'
-    """
-    having = [key for key, names in LIBRARIES.items() if backbone in names]
-    if weights == "imagenet":
-        having = [key for key in having if backbone in IMAGENET[key]] or having
-    installed = [key for key in having if importlib.util.find_spec(key)]
-    return (installed or having or ["keras_cv"])[0]
-
-
-def check_backbone(name, weights="none"):
-    """Raises ValueError for a backbone or weights that there are not.
-
-    Args:
-        name: "LIBRARY/NAME".
-        weights: "none", "imagenet" or a path.
-    """
-    library, _, backbone = name.partition("/")
-    if backbone not in LIBRARIES.get(library, ()):
-        known = "; ".join(
-            f"{key}/ {', '.join(names)}" for key, names in LIBRARIES.items()
-        )
-        raise ValueError(f"Expected a backbone of {known}. Received: {name!r}")
-    have = IMAGENET[library]
-    if weights == "imagenet" and backbone not in have:
-        others = [key for key in IMAGENET if backbone in IMAGENET[key]]
-        raise ValueError(
-            f"{library} has ImageNet weights for {', '.join(have)}. Received: "
-            f"{backbone!r}. Take it from {' or '.join(others) or 'a file'} "
-            "(--library, --weights PATH), or train from random weights with "
-            "--weights none"
-        )
-    if weights not in ("none", "imagenet"):
-        if not pathlib.Path(weights).expanduser().is_file():
-            raise ValueError(
-                'Expected weights "none", "imagenet" or the path of a '
-                f".weights.h5 file. Received: {weights!r}, which does not "
-                "exist"
-            )
-
-
-def weights_fingerprint(weights):
-    """16 hexadecimal digits of a file of weights, None for no file.
-
-    >>> weights_fingerprint("imagenet")
-    """
-    if weights in ("none", "imagenet"):
-        return None
-    path = pathlib.Path(weights).expanduser()
-    found = path.stat()
-    return _digest(path, found.st_mtime_ns, found.st_size)
-
-
-@functools.lru_cache
-def _digest(path, changed, size):
-    # Many records ask for the same large file.
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-def build_backbone(name, input_shape, classes, weights="none", frozen=False):
-    """Builds a backbone under a head of our own.
+def build_backbone(
+    name, input_shape, classes, weights="none", frozen=False, seed=None
+):
+    """Builds a backbone under a head of our own, or a fine-grained method.
 
     The head is a global average and a dense layer named "logits", in float32
     under any dtype policy: no softmax, whose 16-bit values would spoil a loss.
+    Of a transformer with a class token that token takes the place of the
+    average, as its weights were trained.
 
     Args:
-        name: "keras_cv/NAME" or "keras_hub/NAME" with resnet18, 34, 50, 101 or
-            152, or one of these with _v2; "keras/NAME" (keras.applications)
-            with resnet50, 101, 152, these with _v2, or mobilenet_v2.
+        name: "LIBRARY/NAME" with a library and a name of
+            `backbone_names.names_of`, or "file/NAME-FINGERPRINT" as
+            `backbone_names.find_backbone` calls a file of one's own; with
+            "+METHOD" for one of `crl_keras.methods`, see `method_names`.
         input_shape: `(height, width, 3)`, in pixels.
         classes: Number of classes, at least 2.
         weights: "none" for random ones, "imagenet", or the path of a file that
-            `save_weights` of the same backbone wrote.
+            `save_weights` of the same backbone wrote; of "file/", the path of
+            the .keras file.
         frozen: Whether the backbone is not trained, and its batch
             normalisation uses its running statistics.
+        seed: Integer in [0, 2**31) or None, of what DCL destroys.
 
     Returns:
         `(model, scaling)`: a `keras.Model` from scaled images to logits
-        `(batch, classes)`, and a function from images with values in
-        `[0, 255]`, of any dtype, to what the model takes.
+        `(batch, classes)`, for DFL and DCL a `MultiHeadClassifier`; and a
+        function from images with values in `[0, 255]`, of any dtype, to what
+        the model takes.
 
     Raises:
         ValueError: The name, the weights or the shape are none that there are.
@@ -159,6 +73,7 @@ def build_backbone(name, input_shape, classes, weights="none", frozen=False):
     """
     import keras
 
+    name, method, options = split_method(name)
     check_backbone(name, weights)
     if tuple(input_shape)[2:] != (3,):
         raise ValueError(
@@ -166,17 +81,65 @@ def build_backbone(name, input_shape, classes, weights="none", frozen=False):
             f"Received: input_shape={tuple(input_shape)}"
         )
     library, _, backbone_name = name.partition("/")
+    require_library(library)
+    if library == "file":
+        backbone, scaling = open_backbone(weights, input_shape)
+    else:
+        backbone, scaling = _of_library(name, tuple(input_shape), weights)
+    backbone.trainable = not frozen
+    if method is not None:
+        model = _with_method(backbone, method, options, classes, frozen, seed)
+        return model, scaling
+    inputs = keras.Input(input_shape)
+    features = backbone(inputs, training=False if frozen else None)
+    head = keras.layers.Dense(int(classes), dtype="float32", name="logits")
+    outputs = head(_pooled(features, backbone))
+    return keras.Model(inputs, outputs, name=backbone_name), scaling
+
+
+def _with_method(backbone, method, options, classes, frozen, seed):
+    """The network of a method of `method_names.METHODS` on a backbone."""
+    from crl_keras import methods
+
+    options = dict(options, frozen=frozen, tap=options["tap"] or None)
+    if method == "dcl":
+        return methods.dcl(backbone, classes, seed=seed, **options)
+    if method == "bcnn":
+        return methods.bilinear_cnn(backbone, classes, **options)
+    # How the filters start is done with the data, when all else is there.
+    del options["start"], options["start_images"]
+    return methods.dfl_cnn(backbone, classes, **options)
+
+
+def _of_library(name, input_shape, weights):
+    _check_size(name, input_shape, weights)
     make = {"keras_cv": _keras_cv, "keras_hub": _keras_hub, "keras": _keras}
-    require(library, library)
+    library, _, backbone_name = name.partition("/")
     try:
         backbone, scaling = make[library](
-            backbone_name, tuple(input_shape), weights == "imagenet"
+            backbone_name, input_shape, weights == "imagenet"
         )
     # Whatever the library and its server bring forth, an ImportError of
     # huggingface_hub included.
     except Exception as error:
-        if weights != "imagenet":
-            raise
+        _explain(error, name, input_shape, weights)
+        raise
+    if weights not in ("none", "imagenet"):
+        _load_weights(backbone, name, weights)
+    return backbone, scaling
+
+
+def _explain(error, name, input_shape, weights):
+    """Raises what a user can do about an error of a library, if anything."""
+    height, width, _ = input_shape
+    smallest = re.search(r"at least (\d+) ?x ?\d+", str(error))
+    if smallest:
+        raise ValueError(
+            f"{name} takes images of at least {smallest[1]} pixels a side. "
+            f"Received: {height} x {width}. Choose a larger --image-size"
+        ) from error
+    library, _, backbone = name.partition("/")
+    if weights == "imagenet":
         raise OSError(
             f"The ImageNet weights of {name} could not be fetched or used "
             f"({error}). Run this once where there is a network, which keeps "
@@ -184,16 +147,36 @@ def build_backbone(name, input_shape, classes, weights="none", frozen=False):
             "install huggingface_hub safetensors. Or give --weights PATH, or "
             "--weights none"
         ) from error
-    if weights not in ("none", "imagenet"):
-        _load_weights(backbone, name, weights)
-    backbone.trainable = not frozen
-    inputs = keras.Input(input_shape)
-    features = backbone(inputs, training=False if frozen else None)
-    pooled = keras.layers.GlobalAveragePooling2D(
-        data_format="channels_last", name="pool"
-    )(features)
-    head = keras.layers.Dense(int(classes), dtype="float32", name="logits")
-    return keras.Model(inputs, head(pooled), name=backbone_name), scaling
+    if library != "keras" and backbone not in RESNETS:
+        raise OSError(
+            f"How {name} is built could not be fetched ({error}): "
+            f"{library} keeps it with the weights. Run this once where there "
+            "is a network, or take a ResNet or --library keras"
+        ) from error
+    if isinstance(error, ValueError):
+        raise ValueError(
+            f"{name} cannot be built for images of {height} x {width} pixels "
+            f"({error}). If they are too small, choose a larger --image-size"
+        ) from error
+
+
+def _pooled(features, backbone):
+    """A vector an image, of what a backbone makes of it."""
+    import keras
+
+    if isinstance(features, dict):  # All its stages, of KerasHub's HGNetV2.
+        features = features[backbone.stage_names[-1]]
+    if len(features.shape) == 4:
+        return keras.layers.GlobalAveragePooling2D(
+            data_format="channels_last", name="pool"
+        )(features)
+    if len(features.shape) == 2:  # One's own model has pooled them.
+        return features
+    # KerasHub's DeiT always has a class token, its ViT may have one.
+    deit = type(backbone).__name__.startswith("DeiT")
+    if getattr(backbone, "use_class_token", deit):
+        return features[:, 0]
+    return keras.layers.GlobalAveragePooling1D(name="pool")(features)
 
 
 def _load_weights(backbone, name, path):
@@ -201,7 +184,7 @@ def _load_weights(backbone, name, path):
         backbone.load_weights(pathlib.Path(path).expanduser())
     # What h5py and Keras say of another file is no help, or hundreds of lines.
     except Exception as error:
-        why = str(error).strip().partition("\n")[0][:200]
+        why = first_line(error)
         raise ValueError(
             f"Expected in {path} what save_weights of {name}, without its "
             f"head, wrote. Received: a file that does not fit ({why}). Choose "
@@ -210,11 +193,18 @@ def _load_weights(backbone, name, path):
 
 
 def _keras_cv(name, input_shape, imagenet):
-    models = require("keras_cv", "keras_cv").models
+    models = require("keras_cv", "keras-cv").models
     kind = models.ResNetV2Backbone if _is_v2(name) else models.ResNetBackbone
-    if imagenet:
+    preset = names_of("keras_cv")[name] if imagenet else name
+    if name not in RESNETS:
+        kind = next(
+            kind
+            for label, kind in vars(models).items()
+            if label.endswith("Backbone") and name in kind.presets
+        )
+    if imagenet or name not in RESNETS:
         backbone = kind.from_preset(
-            IMAGENET["keras_cv"][name], input_shape=input_shape
+            preset, load_weights=imagenet, input_shape=input_shape
         )
     else:
         block, counts = BLOCKS[name.removesuffix("_v2")]
@@ -228,18 +218,20 @@ def _keras_cv(name, input_shape, imagenet):
             input_shape=input_shape,
             block_type={"basic": "basic_block", "bottleneck": "block"}[block],
         )
-    return backbone, _rescaling(1.0)  # It divides by 255 itself.
+    # Unless it divides by 255 itself.
+    return backbone, _rescaling(1.0 if backbone.include_rescaling else 1 / 255)
 
 
 def _keras_hub(name, input_shape, imagenet):
-    hub = require("keras_hub", "keras_hub")
-    if imagenet:
-        preset = IMAGENET["keras_hub"][name]
-        backbone = hub.models.ResNetBackbone.from_preset(
-            preset, image_shape=input_shape
+    hub = require("keras_hub", "keras-hub")
+    preset = IMAGENET["keras_hub"].get(name) or names_of("keras_hub")[name]
+    if imagenet or name not in RESNETS:
+        backbone = hub.models.Backbone.from_preset(
+            preset, load_weights=imagenet, image_shape=input_shape
         )
         converter = hub.layers.ImageConverter.from_preset(preset)
-        return backbone, _rescaling(converter.scale, converter.offset)
+        scale = 1.0 if converter.scale is None else converter.scale
+        return backbone, _rescaling(scale, converter.offset or 0.0)
     block, counts = BLOCKS[name.removesuffix("_v2")]
     backbone = hub.models.ResNetBackbone(
         input_conv_filters=[64],
@@ -256,20 +248,37 @@ def _keras_hub(name, input_shape, imagenet):
     return backbone, _rescaling(scale, offset)
 
 
+def _check_size(name, input_shape, weights):
+    """A transformer's weights have a position for each patch of an image."""
+    size = re.match(r"keras_hub/(?:vit|deit)_.*_patch\d+_(\d+)", name)
+    if weights != "none" and size and set(input_shape[:2]) != {int(size[1])}:
+        raise ValueError(
+            f"The weights of {name} are for images of {size[1]} x {size[1]} "
+            f"pixels. Received: {input_shape[0]} x {input_shape[1]}. Choose "
+            f"--image-size {size[1]}"
+        )
+
+
 def _keras(name, input_shape, imagenet):
     import keras
 
-    make = getattr(keras.applications, IMAGENET["keras"][name])
-    backbone = make(
+    kind = names_of("keras")[name]
+    family = application_families()[kind]
+    backbone = getattr(keras.applications, kind)(
         include_top=False,
         weights="imagenet" if imagenet else None,
         input_shape=input_shape,
     )
-    if name == "mobilenet_v2" or _is_v2(name):
-        return backbone, _rescaling(1 / 127.5, -1.0)
-    # These were trained by Caffe: blue first, mean subtracted, not divided.
-    centre = _rescaling(1.0, [-103.939, -116.779, -123.68])
-    return backbone, lambda images: centre(keras.ops.flip(images, axis=-1))
+    preprocess = getattr(keras.applications, family).preprocess_input
+
+    def scaling(images):
+        images = keras.ops.cast(images, "float32")
+        if not isinstance(images, keras.KerasTensor):
+            # It writes over what it is given, on PyTorch.
+            images = keras.ops.copy(images)
+        return preprocess(images, data_format="channels_last")
+
+    return backbone, scaling
 
 
 def _is_v2(name):

@@ -9,6 +9,8 @@ import hashlib
 import json
 import re
 
+from crl_keras.experiments.runs.method_names import canonical_network
+from crl_keras.experiments.runs.recipes import ADDED
 from crl_keras.experiments.runs.recipes import Recipe
 
 # Names a user may write, with the parameters each takes and their defaults.
@@ -35,6 +37,15 @@ LOSSES = {
         "minimum": 5.0,
     },
 }
+# Losses that weigh samples. Behind their names `_steps` and `_weights` name the
+# controls of docs/what-crl-does.md, with the same parameters.
+WEIGHTINGS = ("nllr", "crl", "focal", "dualce", "tamed", "released")
+CONTROLS = ("steps", "weights")
+LOSSES |= {
+    f"{name}_{control}": LOSSES[name]
+    for name in WEIGHTINGS
+    for control in CONTROLS
+}
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -48,7 +59,9 @@ class RunConfig:
     Args:
         dataset: Name of the data set, as `load_dataset` takes it.
         network: Name of the network, a key of `crl_keras.networks.NETWORKS`,
-            or "LIBRARY/NAME" of a backbone, as `build_backbone` takes it.
+            "LIBRARY/NAME" of a backbone, or "file/NAME-FINGERPRINT" of one's
+            own, as `build_backbone` takes it; of both with "+METHOD" for a
+            fine-grained method, see `method_names`.
         loss: Loss with its parameters, in the form of `canonical_loss`.
         recipe: How it is trained.
         seed: Integer from 0 to 2**32 - 1, of initial weights, batches and
@@ -57,10 +70,12 @@ class RunConfig:
             of training, for fitting a temperature.
         precision: Keras dtype policy: "float32", "mixed_bfloat16" or
             "mixed_float16".
-        weights: Of a backbone: "none", "imagenet", or the path of a file.
+        weights: Of a backbone: "none", "imagenet", or the path of a file; of
+            one's own, the path of its .keras file.
         fold: Which fold of a cross-validation is the test, or None.
         crop_to_box: Whether images are cut to their bounding boxes.
-        reader: What decodes the images: "memory", "pillow" or "tf.data".
+        reader: What decodes the images: "memory", "pillow", "simplejpeg" or
+            "tf.data".
         backend: "tensorflow", "jax" or "torch".
         devices: Number of devices that share each batch.
         train_limit: Train on this many images only, or None for all.
@@ -89,9 +104,11 @@ class RunConfig:
     devices: int = 1
     train_limit: int | None = None
     test_limit: int | None = None
+    noun = "image"  # What a report calls a sample of the data.
 
     def __post_init__(self):
         object.__setattr__(self, "loss", canonical_loss(self.loss))
+        object.__setattr__(self, "network", canonical_network(self.network))
         if not 0 <= self.seed < 2**32:
             raise ValueError(
                 f"`seed` must be from 0 to 2**32 - 1. Received: {self.seed}"
@@ -115,6 +132,8 @@ class RunConfig:
     @classmethod
     def from_dict(cls, values):
         """The configuration that `to_dict` wrote; unknown keys are an error."""
+        if "own" in values and cls is RunConfig:
+            return OwnConfig.from_dict(values)
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = set(values) - known
         if unknown:
@@ -147,26 +166,74 @@ class RunConfig:
         values = self.to_dict()
         # Words about the recipe: another wording makes no other run.
         del values["recipe"]["source"]
+        for name, value in ADDED.items():
+            if values["recipe"][name] == value:
+                del values["recipe"][name]
+        if self.network.startswith("file/"):
+            # The name ends in the fingerprint of the file, wherever it lies.
+            del values["weights"]
         for name in without:
             del values[name]
         return json.dumps(values, sort_keys=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnConfig(RunConfig):
+    """One training of a user's own model, see `crl_keras.compare_losses`.
+
+    Args:
+        own: JSON of what the names do not say: the configurations of model
+            and optimizer, weights of classes and samples, callbacks, and the
+            fingerprint of the data.
+    """
+
+    own: str = "{}"
+    noun = "sample"
+
+
+def own_loss(label, definition):
+    """The spec of a loss that a user has named.
+
+    Args:
+        label: What tables call it.
+        definition: A loss that `parse_loss` takes, or what else tells the
+            loss apart from others of that name.
+
+    >>> own_loss("mine", "crl"), loss_label("own[crl(alpha=1.5,beta=1)]:mine")
+    ('own[crl(alpha=1.5,beta=1)]:mine', 'mine')
+    """
+    if re.match(r"\w+", definition)[0].lower() in LOSSES:
+        definition = canonical_loss(definition)
+    return f"own[{definition}]:{label}"
+
+
+def own_parts(spec):
+    """`(definition, label)` of a loss that a user has named, else None."""
+    match = re.fullmatch(r"own\[([^\]]+)\]:(.+)", spec, flags=re.DOTALL)
+    return match and match.groups()
 
 
 def parse_loss(spec):
     """Splits "crl(alpha=1.5,beta=-1)" into its name and its parameters.
 
     Missing parameters take their defaults. Raises ValueError for a name or a
-    parameter that does not exist, or a value that is no number.
+    parameter that does not exist, or a value that is no number. A loss that a
+    user has named is what it is defined as, or "own" where that is no name.
 
     >>> parse_loss("crl(beta=-1)")
     ('crl', {'alpha': 1.5, 'beta': -1.0})
     """
+    if own := own_parts(spec):
+        known = re.match(r"\w*", own[0])[0] in LOSSES
+        return parse_loss(own[0]) if known else ("own", {})
     match = re.fullmatch(r"\s*(\w+)\s*(?:\(([^()]*)\))?\s*", spec)
     name = match.group(1).lower() if match else None
     if name not in LOSSES:
+        plain = [name for name in LOSSES if not control_of(name)]
         raise ValueError(
-            f"A loss must be one of {', '.join(LOSSES)}, with parameters in "
-            f"parentheses as in crl(alpha=1.5,beta=1). Received: {spec!r}"
+            f"A loss must be one of {', '.join(plain)}, with parameters in "
+            "parentheses as in crl(alpha=1.5,beta=1), or a control of one as "
+            f"in crl_steps and crl_weights. Received: {spec!r}"
         )
     parameters, given = dict(LOSSES[name]), set()
     for part in filter(None, (match.group(2) or "").split(",")):
@@ -196,9 +263,12 @@ def canonical_loss(spec):
     >>> canonical_loss("CRL( beta = 1 )"), canonical_loss("crl(alpha=0)")
     ('crl(alpha=1.5,beta=1)', 'nllr')
     """
+    if own_parts(spec):
+        return spec
     name, parameters = parse_loss(spec)
-    if name == "crl" and parameters == crl_parameters("nllr"):
-        return "nllr"  # The same loss, which would be compared with itself.
+    if name.startswith("crl") and parameters == crl_parameters("nllr"):
+        # The same loss, which would be compared with itself.
+        return name.replace("crl", "nllr")
     text = ",".join(
         f"{key}={_number_text(value)}" for key, value in parameters.items()
     )
@@ -211,11 +281,52 @@ def loss_label(spec):
     >>> loss_label("crl(alpha=1.5,beta=1)"), loss_label("crl(beta=-1)")
     ('CRL', 'CRL(1.5, -1)')
     """
+    if own := own_parts(spec):
+        return own[1]
+    if control := control_of(spec):
+        label = loss_label(control[0])
+        steps, weighting = (
+            f"CE with {label}'s steps",
+            f"{label} with CE's steps",
+        )
+        return steps if control[1] == "steps" else weighting
     name, parameters = parse_loss(spec)
     if parameters == LOSSES[name]:
         return name.upper()
     values = ", ".join(map(_number_text, parameters.values()))
     return f"{name.upper()}({values})"
+
+
+def control_of(spec):
+    """The loss that a control belongs to and which it is, or None.
+
+    >>> control_of("crl_steps(alpha=1.5,beta=-1)")
+    ('crl(alpha=1.5,beta=-1)', 'steps')
+    """
+    match = re.match(r"\s*([a-z]+)_(steps|weights)\b(.*)", spec, re.IGNORECASE)
+    if not match or match[1].lower() not in WEIGHTINGS:
+        return None
+    return match[1].lower() + match[3], match[2].lower()
+
+
+def controls(spec):
+    """The two controls of a loss, its steps' and its weighting's, or ().
+
+    >>> controls("nllr"), controls("ce")
+    (('nllr_steps', 'nllr_weights'), ())
+    """
+    if own_parts(spec) or parse_loss(spec)[0] not in WEIGHTINGS:
+        return ()
+    return tuple(control_named(canonical_loss(spec), x) for x in CONTROLS)
+
+
+def control_named(definition, control):
+    """The definition of a loss's control, one of CONTROLS.
+
+    >>> control_named("crl(alpha=2,beta=1)", "steps")
+    'crl_steps(alpha=2,beta=1)'
+    """
+    return re.sub(r"^\w+", rf"\g<0>_{control}", definition)
 
 
 def _number_text(value):
@@ -242,6 +353,27 @@ def crl_parameters(spec):
     )
 
 
+def with_controls(losses):
+    """The losses, and after each one that has controls these two.
+
+    Cross-entropy, which they are compared with, is put first if it is missing.
+
+    Raises ValueError where no loss has controls.
+
+    >>> with_controls(["ce", "nllr"])
+    ('ce', 'nllr', 'nllr_steps', 'nllr_weights')
+    """
+    losses = [canonical_loss(loss) for loss in losses]
+    if not any(map(controls, losses)):
+        raise ValueError(
+            "The effect can be split of losses that weigh samples: "
+            f"{', '.join(WEIGHTINGS)}. Received: {', '.join(losses)}"
+        )
+    first = () if "ce" in losses else ("ce",)
+    found = (x for loss in losses for x in (loss, *controls(loss)))
+    return tuple(dict.fromkeys((*first, *found)))
+
+
 def make_loss(spec, classes, soft_labels=False, label_smoothing=0.0):
     """The Keras loss of a configuration, from logits.
 
@@ -258,6 +390,11 @@ def make_loss(spec, classes, soft_labels=False, label_smoothing=0.0):
 
     from crl_keras import losses
 
+    if control := control_of(spec):
+        loss = make_loss(control[0], classes, soft_labels, label_smoothing)
+        is_steps = control[1] == "steps"
+        cls = "StepMatchedCrossEntropy" if is_steps else "StepNormalizedLoss"
+        return getattr(losses, cls)(loss)
     name, parameters = parse_loss(spec)
     if name == "nllr":
         parameters = crl_parameters(spec)

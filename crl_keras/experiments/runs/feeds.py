@@ -15,12 +15,10 @@ import os
 import numpy as np
 
 from crl_keras.experiments._optional import require
-from crl_keras.experiments.data import named as datasets
+from crl_keras.experiments.data import splits
 from crl_keras.experiments.data.crops import Crop
 from crl_keras.experiments.data.crops import decoded
-from crl_keras.experiments.data.image_files import FileDataset
-from crl_keras.experiments.data.sources import unreadable
-from crl_keras.experiments.data.streams import TfdsSet
+from crl_keras.experiments.data.image_checks import unreadable
 from crl_keras.experiments.devices import leave_gpus_to_backend
 
 TEST_BATCH_PIXELS = 2**22  # Of a test batch: 1,000 images of 64 x 64.
@@ -37,7 +35,8 @@ def make_feed(dataset, recipe, seed=0, reader="pillow"):
         dataset: `Dataset`, `FileDataset` or `TfdsSet`.
         recipe: `Recipe`: batch size, size of the images, crops, mixing.
         seed: Integer >= 0, of order, crops and mixing.
-        reader: For a `FileDataset`: "pillow", the default, or "tf.data".
+        reader: For a `FileDataset`: "pillow", the default, "simplejpeg" or
+            "tf.data".
 
     Returns:
         `Feed`.
@@ -45,13 +44,13 @@ def make_feed(dataset, recipe, seed=0, reader="pillow"):
     Raises:
         ValueError: The recipe gives no size for images of many sizes, or one
             for images in memory, which keep theirs.
+        ImportError: What reads the files is not installed.
     """
-    if isinstance(dataset, TfdsSet):
-        return _TfdsFeed(dataset, recipe, seed)
-    if isinstance(dataset, FileDataset):
-        kinds = {"pillow": _PillowFeed, "tf.data": _TensorFlowFeed}
-        return kinds[reader](dataset, recipe, seed)
-    return _MemoryFeed(dataset, recipe, seed)
+    if dataset.kind == "own":
+        return dataset.make_feed(recipe, seed)
+    return _KINDS[dataset.kind, reader if dataset.kind == "files" else None](
+        dataset, recipe, seed
+    )
 
 
 class Feed:
@@ -117,6 +116,10 @@ class Feed:
         """Labels of a split in order, int32 `[N]`."""
         return getattr(self.dataset, split).labels
 
+    def names(self, split):
+        """What records call the images of a split in order, a tuple of str."""
+        return getattr(self.dataset, split).names
+
     def training(self, epoch=0):
         """`keras.utils.PyDataset` whose first epoch is number `epoch`."""
         return self._batches("train", epoch)
@@ -128,10 +131,21 @@ class Feed:
         """
         batches = self.training(epoch)
         if not _on_tensorflow():
-            return {"x": batches}
-        # On every backend `fit` ends an epoch before the first.
-        dataset = _tensorflow_dataset(batches, (epoch + 1) * self.steps)
-        return {"x": dataset, "steps_per_epoch": self.steps}
+            arguments = {"x": batches}
+        else:
+            # On every backend `fit` ends an epoch before the first.
+            dataset = _tensorflow_dataset(batches, (epoch + 1) * self.steps)
+            arguments = {"x": dataset, "steps_per_epoch": self.steps}
+        if self.recipe.class_weights == "balanced":
+            arguments["class_weight"] = self.class_weights()
+        return arguments
+
+    def class_weights(self):
+        """{class: weight} in inverse proportion to its training images."""
+        labels = self.labels("train")
+        counts = np.bincount(labels, minlength=self.dataset.classes)
+        weights = len(labels) / (self.dataset.classes * counts)
+        return dict(enumerate(weights.tolist()))
 
     def for_predict(self, split):
         """What `predict`, and `fit` as `validation_data`, read of a split.
@@ -147,13 +161,29 @@ class Feed:
         """`keras.utils.PyDataset` over a split in its order, not augmented."""
         return self._batches(split, None)
 
+    def sample(self, most):
+        """Yields whole batches of training images, of `most` images at most.
+
+        uint8 `[batch, H, W, C]`, not augmented, in an order that mixes the
+        classes and is always the same.
+        """
+        count = min(most, self.size("train"))
+        batch = min(self.step_size, count)
+        order = np.random.default_rng(0).permutation(self.size("train"))
+        for start in range(0, count - batch + 1, batch):
+            yield self._images(order[start : start + batch])
+
+    def callbacks(self):
+        """Keras callbacks that the data bring along, new ones for each run."""
+        return []
+
     def statistics(self):
         """Mean and deviation of each channel over training, in units of 1.
 
         Of images that are cropped, the middle is taken.
         """
         parts = (images for images, _ in self.ordered("train"))
-        return datasets.statistics_of(parts, self.input_shape[-1])
+        return splits.statistics_of(parts, self.input_shape[-1])
 
     def thumbnails(self):
         """uint8 `[M, h, w, C]`: the first images of the test set, made small
@@ -163,7 +193,7 @@ class Feed:
         count = max(1, min(THUMBNAILS, THUMBNAIL_BYTES // bytes_each))
         parts, kept = [], 0
         for images, _ in self.ordered("test"):
-            parts.append(_shrunk(images[: count - kept], size))
+            parts.append(shrunk(images[: count - kept], size))
             kept += len(parts[-1])
             if kept >= count:
                 break
@@ -191,15 +221,21 @@ class Feed:
     def _batch_size(self, epoch):
         return self._test_batch() if epoch is None else self.step_size
 
-    def _order(self, epoch):
-        return np.random.default_rng([self.seed, epoch]).permutation(
-            self.size("train")
-        )
+    def order(self, epoch):
+        """Positions of the images that an epoch trains on, in order."""
+        rng = np.random.default_rng([self.seed, epoch])
+        size = self.size("train")
+        if self.recipe.sampling == "balanced":
+            return _balanced(rng, self.labels("train"), self.dataset.classes)
+        return rng.permutation(size)
 
     def _draws(self, epoch):
-        """Four numbers in [0, 1) for the crop of each image."""
+        """Four numbers in [0, 1) for the crop of each place in the order."""
         rng = np.random.default_rng([self.seed, epoch, 1])
-        return rng.random((self.size("train"), 4), np.float32)
+        draws = rng.random((self.size("train"), 4), np.float32)
+        if self.recipe.sampling == "balanced":
+            return draws  # An image that comes twice is cropped twice.
+        return draws[self.order(epoch)]
 
     def _finished(self, images, labels, epoch, step):
         """Labels of the kind that the loss takes; mixed images in training."""
@@ -209,6 +245,18 @@ class Feed:
         if epoch is None:
             return images, labels
         return _mixed(self.recipe, images, labels, [self.seed, epoch, step])
+
+
+def _balanced(rng, labels, classes):
+    """As many positions as labels, those of each class equally often."""
+    places = rng.permutation(np.arange(len(labels)) % classes)
+    order = np.empty(len(labels), int)
+    for k in range(classes):
+        wanted, of_class = places == k, np.flatnonzero(labels == k)
+        rounds = math.ceil(wanted.sum() / len(of_class))
+        drawn = [rng.permutation(of_class) for _ in range(rounds)]
+        order[wanted] = np.concatenate([*drawn, []])[: wanted.sum()]
+    return order
 
 
 def _on_tensorflow():
@@ -224,22 +272,25 @@ def _tensorflow_dataset(batches, first, stop=None):
     tunes itself.
     """
     tf = require("tensorflow", "tensorflow")
+    # Inputs may be dicts or tuples, and labels have weights beside them.
+    structure = batches[0]
     specs = [
         tf.TensorSpec((None, *value.shape[1:]), value.dtype)
-        for value in batches[0]
+        for value in tf.nest.flatten(structure)
     ]
 
     def batch(number):
         epoch, i = divmod(int(number), len(batches))
         if batches.epoch not in (None, epoch):
             batches.begin(epoch)
-        return batches[i]
+        return tf.nest.flatten(batches[i])
 
     def tensors(number):
         found = tf.numpy_function(
             batch, [number], [spec.dtype for spec in specs]
         )
-        return tuple(map(tf.ensure_shape, found, [s.shape for s in specs]))
+        found = map(tf.ensure_shape, found, [s.shape for s in specs])
+        return tf.nest.pack_sequence_as(structure, list(found))
 
     numbers = tf.data.Dataset.range(first, stop or tf.int64.max)
     return _not_tuned(numbers.map(tensors).prefetch(2))
@@ -284,7 +335,8 @@ def _mixed(recipe, images, labels, seed):
     return np.clip(np.rint(images), 0, 255).astype(np.uint8), labels
 
 
-def _shrunk(images, size):
+def shrunk(images, size):
+    """uint8 images `[N, H, W, C]` with at most `size` pixels a side."""
     if max(images.shape[1:3]) <= size:
         return images
     pillow = require("PIL.Image")
@@ -297,34 +349,55 @@ def _shrunk(images, size):
     return np.stack(small).reshape(len(images), *shape[::-1], images.shape[-1])
 
 
+@functools.cache
+def epochs_class():
+    """The base of the `PyDataset` that a feed makes; Keras is imported late.
+
+    A subclass has `begin`, which is called with the number of the epoch, or
+    None for a split in its order, before each one.
+    """
+    import keras
+
+    class Epochs(keras.utils.PyDataset):
+        def __init__(self, feed, split, epoch):
+            # Not Keras's own `workers`: on PyTorch, Keras 3.15 loses the
+            # first batch of a PyDataset with workers, to see its shape.
+            super().__init__()
+            self.feed, self.split = feed, split
+            self.begin(epoch)
+
+        def begin(self, epoch):
+            self.epoch = epoch
+
+        def __len__(self):
+            return self.feed._length(self.split, self.epoch)
+
+        def on_epoch_end(self):
+            self.begin(None if self.epoch is None else self.epoch + 1)
+
+    return Epochs
+
+
 class _IndexedFeed(Feed):
     """Any batch can be made by itself."""
 
     threads = 0  # That make batches ahead, or none.
 
     def _batches(self, split, epoch):
-        import keras
-
         feed = self
         batch_size = self._batch_size(epoch)
 
-        class Batches(keras.utils.PyDataset):
-            def __init__(self):
-                # Not Keras's own `workers`: on PyTorch, Keras 3.15 loses the
-                # first batch of a PyDataset with workers, to see its shape.
-                super().__init__()
+        class Batches(epochs_class()):
+            def __init__(self, *arguments):
                 self.ahead = {}
-                self.begin(epoch)
+                super().__init__(*arguments)
 
             def begin(self, epoch):
                 concurrent.futures.wait(self.ahead.values())
                 self.epoch, self.ahead = epoch, {}
                 if epoch is not None:
-                    self.order = feed._order(epoch)
+                    self.order = feed.order(epoch)
                     self.draws = feed._draws(epoch)
-
-            def __len__(self):
-                return feed._length(split, epoch)
 
             def __getitem__(self, i):
                 images, labels = self._read(i)
@@ -345,14 +418,15 @@ class _IndexedFeed(Feed):
                 chosen = slice(i * batch_size, (i + 1) * batch_size)
                 draws = None
                 if epoch is not None:
+                    if self.draws is not None:
+                        draws = self.draws[chosen]
                     chosen = self.order[chosen]
-                    draws = None if self.draws is None else self.draws[chosen]
                 return feed._take(split, chosen, draws)
 
-            def on_epoch_end(self):
-                self.begin(epoch if epoch is None else self.epoch + 1)
+        return Batches(self, split, epoch)
 
-        return Batches()
+    def _images(self, chosen):
+        return self._take("train", chosen, None)[0]
 
 
 @functools.cache
@@ -372,7 +446,7 @@ class _MemoryFeed(_IndexedFeed):
         return self.dataset.input_shape
 
     def statistics(self):
-        return datasets.channel_statistics(self.dataset.train)
+        return splits.channel_statistics(self.dataset.train)
 
     def _draws(self, epoch):
         return None  # Nothing is cropped here.
@@ -400,13 +474,34 @@ class _PillowFeed(_IndexedFeed):
         ]
         return np.stack(images), part.labels[indices]
 
+    def _images(self, chosen):
+        part = self.dataset.train
+        read = functools.partial(self._read, part, draws=None)
+        return np.stack([*_threads().map(read, chosen)])
+
     def _read(self, part, i, draws):
         box = None if part.boxes is None else part.boxes[i]
+        turn = 1 if part.orientations is None else part.orientations[i]
         try:
-            return self.crop.read(part.paths[i], box, draws)
+            return self._decoded(part.paths[i], box, draws, turn)
         # A damaged file makes Pillow raise nearly anything.
         except Exception as error:
             raise unreadable(part.paths[i], error) from error
+
+    def _decoded(self, path, box, draws, turn):
+        return self.crop.read(path, box, draws, turn)
+
+
+class _SimpleJpegFeed(_PillowFeed):
+    """JPEG files, decoded by threads with libjpeg-turbo."""
+
+    def __init__(self, dataset, recipe, seed):
+        require("simplejpeg", "simplejpeg")
+        require("cv2", "simplejpeg")
+        super().__init__(dataset, recipe, seed)
+
+    def _decoded(self, path, box, draws, turn):
+        return self.crop.read_jpeg(path, box, draws, turn)
 
 
 class _PipelineFeed(Feed):
@@ -417,22 +512,13 @@ class _PipelineFeed(Feed):
         super().__init__(dataset, recipe, seed)
 
     def _batches(self, split, epoch):
-        import keras
-
         feed = self
         batch_size = self._batch_size(epoch)
 
-        class Batches(keras.utils.PyDataset):
-            def __init__(self):
-                super().__init__()
-                self.begin(epoch)
-
+        class Batches(epochs_class()):
             def begin(self, epoch):
-                self.epoch = epoch
+                super().begin(epoch)
                 self.position, self.iterator = 0, None
-
-            def __len__(self):
-                return feed._length(split, epoch)
 
             def __getitem__(self, i):
                 # Keras on TensorFlow looks at the first batches beforehand.
@@ -448,10 +534,7 @@ class _PipelineFeed(Feed):
                     if self.position > i:
                         return feed._finished(images, labels, self.epoch, i)
 
-            def on_epoch_end(self):
-                self.begin(epoch if epoch is None else self.epoch + 1)
-
-        return Batches()
+        return Batches(self, split, epoch)
 
     def _next(self, iterator, split, epoch, position):
         return next(iterator)
@@ -464,22 +547,29 @@ class _TensorFlowFeed(_PipelineFeed):
         self.crop = self._crop()
         return (self.crop.image_size, self.crop.image_size, 3)
 
-    def _pipeline(self, split, batch_size, epoch):
+    def _pipeline(self, split, batch_size, epoch, order=None):
         tf = require("tensorflow", "tensorflow")
         part, crop = getattr(self.dataset, split), self.crop
         columns = {"path": np.array(part.paths), "label": part.labels}
         if part.boxes is not None:
             columns["box"] = part.boxes.astype(np.float32)
+        if part.orientations is not None:
+            columns["orientation"] = part.orientations
+        if epoch is not None:
+            order = self.order(epoch)
+        if order is not None:
+            columns = {name: value[order] for name, value in columns.items()}
         if epoch is not None:
             columns["draws"] = self._draws(epoch)
-            order = self._order(epoch)
-            columns = {name: value[order] for name, value in columns.items()}
 
         # AutoGraph has nothing to convert, and warns that it cannot.
         @tf.autograph.experimental.do_not_convert
         def prepare(row):
             image = crop.tensorflow_file(
-                row["path"], row.get("draws"), row.get("box")
+                row["path"],
+                row.get("draws"),
+                row.get("box"),
+                row.get("orientation"),
             )
             return image, row["label"]
 
@@ -488,6 +578,16 @@ class _TensorFlowFeed(_PipelineFeed):
             prepare, num_parallel_calls=os.cpu_count(), deterministic=True
         )
         return images.batch(batch_size).prefetch(2)
+
+    def sample(self, most):
+        """See `Feed`."""
+        count = min(most, self.size("train"))
+        batch = min(self.step_size, count)
+        order = np.random.default_rng(0).permutation(self.size("train"))
+        chosen = order[: count // batch * batch]
+        pipeline = self._pipeline("train", batch, None, chosen)
+        for images, _ in _not_tuned(pipeline).as_numpy_iterator():
+            yield images
 
     def _next(self, iterator, split, epoch, position):
         try:
@@ -498,7 +598,7 @@ class _TensorFlowFeed(_PipelineFeed):
         except Exception as error:
             tf = require("tensorflow", "tensorflow")
             part = getattr(self.dataset, split)
-            order = range(len(part)) if epoch is None else self._order(epoch)
+            order = range(len(part)) if epoch is None else self.order(epoch)
             first = position * self._batch_size(epoch)
             for i in order[first:]:
                 try:
@@ -518,8 +618,27 @@ class _TfdsFeed(_PipelineFeed):
         self.crop = self._crop()
         return (self.crop.image_size, self.crop.image_size, shape[-1])
 
+    def __init__(self, dataset, recipe, seed):
+        if recipe.sampling != "none":
+            raise ValueError(
+                "Expected no --sampling (sampling=) for images that are "
+                f"streamed, {dataset.name}. Received: {recipe.sampling!r}; "
+                "take --class-weights balanced"
+            )
+        super().__init__(dataset, recipe, seed)
+
     def labels(self, split):
         return self.dataset.labels(split)
+
+    def sample(self, most):
+        """See `Feed`; the order is that of a seed of its own."""
+        count = min(most, self.size("train"))
+        batch = min(self.step_size, count)
+        pipeline = self.dataset.pipeline(
+            "train", batch, self.crop, seed=0, centre=True
+        ).take(count // batch)
+        for images, _ in _not_tuned(pipeline).as_numpy_iterator():
+            yield images
 
     def _pipeline(self, split, batch_size, epoch):
         seed = None
@@ -527,3 +646,13 @@ class _TfdsFeed(_PipelineFeed):
             digest = hashlib.sha256(f"{self.seed} {epoch}".encode()).digest()
             seed = int.from_bytes(digest[:4], "little") >> 1
         return self.dataset.pipeline(split, batch_size, self.crop, seed)
+
+
+# By the kind of a data set and, where there is a choice, the reader.
+_KINDS = {
+    ("memory", None): _MemoryFeed,
+    ("files", "pillow"): _PillowFeed,
+    ("files", "simplejpeg"): _SimpleJpegFeed,
+    ("files", "tf.data"): _TensorFlowFeed,
+    ("tfds", None): _TfdsFeed,
+}

@@ -9,11 +9,29 @@ import math
 import numbers
 
 from crl_keras.experiments.data.crops import CROPS
+from crl_keras.experiments.runs.batch_norm import MODES
+from crl_keras.experiments.runs.method_names import split_method
 
 OPTIMIZERS = ("sgd", "adam", "rmsprop")
 AUGMENTATIONS = ("none", "flip", "crop_flip", "shift_flip")
 SCALINGS = ("unit", "standardise", "backbone")
-
+SCHEDULES = ("steps", "cosine")
+KEPT = ("last", "best")
+BALANCES = ("none", "balanced")
+# Fields that older versions did not have, with the value of what they did: a
+# run that has it is the run it was.
+ADDED = {
+    "schedule": "steps",
+    "warmup_epochs": 0.0,
+    "ema": 0.0,
+    "early_stopping": 0,
+    "keep": "last",
+    "batch_norm": "moving",
+    "class_weights": "none",
+    "sampling": "none",
+    "part_rates": (),
+    "no_decay": (),
+}
 
 # Fields that hold one float.
 NUMBERS = (
@@ -26,6 +44,8 @@ NUMBERS = (
     "label_smoothing",
     "resize_ratio",
     "head_rate",
+    "warmup_epochs",
+    "ema",
 )
 
 
@@ -81,6 +101,53 @@ def _boolean(field, value):
     return value
 
 
+def _part_rates(entries):
+    """Entries `(pattern, factor, epochs)`; raises ValueError for others."""
+    found = []
+    for entry in entries:
+        fits = not isinstance(entry, str) and len(entry) == 3
+        if not fits or not isinstance(entry[0], str) or not entry[0]:
+            raise ValueError(
+                "`part_rates` must have entries (pattern of names, factor, "
+                f"epochs or 0). Received: {entry!r}"
+            )
+        factor = _number("part_rates", entry[1])
+        epochs = _number("part_rates", entry[2])
+        if factor < 0 or epochs < 0:
+            raise ValueError(
+                "`part_rates` must have factors and epochs >= 0. "
+                f"Received: {entry!r}"
+            )
+        found.append((entry[0], factor, epochs))
+    return tuple(found)
+
+
+def _patterns(names):
+    if isinstance(names, str) or not all(isinstance(n, str) for n in names):
+        raise ValueError(
+            "`no_decay` must be a sequence of names of layers. "
+            f"Received: {names!r}"
+        )
+    return tuple(names)
+
+
+def parse_part_rate(text):
+    """An entry of `part_rates` in words: "NAME=FACTOR" or "NAME=FACTOR@EPOCHS".
+
+    >>> parse_part_rate("conv5_*=0.1"), parse_part_rate("*=0@25")
+    (('conv5_*', 0.1, 0.0), ('*', 0.0, 25.0))
+    """
+    name, equals, rest = text.partition("=")
+    factor, _, epochs = rest.partition("@")
+    try:
+        return name, float(factor), float(epochs or 0)
+    except ValueError:
+        raise ValueError(
+            "--part-rates must be NAME=FACTOR, or NAME=FACTOR@EPOCHS for the "
+            f"first epochs. Received: {text!r}"
+        ) from None
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """Everything about a training but data, network, loss and seed.
@@ -131,6 +198,37 @@ class Recipe:
             learns. Batch statistics go on. Defaults to `0`.
         freeze_backbone: Whether the last layer alone is trained, and batch
             statistics stay. Defaults to `False`.
+        schedule: "steps", which `milestones` or `decay` describe, or "cosine":
+            the rate falls to 0 as half a cosine. Defaults to `"steps"`.
+        warmup_epochs: Number >= 0 of first epochs, may be a fraction, in which
+            the rate rises from 0 in equal steps. Defaults to `0.0`.
+        ema: In [0, 1): the network that is tested and kept has the moving
+            average of the weights with this momentum; 0 for the weights
+            themselves. Defaults to `0.0`.
+        early_stopping: Epochs without a lower validation error after which
+            training ends, integer >= 0; 0 for never. Defaults to `0`.
+        keep: "last" epoch's weights, or those of the "best" epoch: of the
+            lowest validation error, at a tie of the lowest validation loss,
+            never judged on the test. Defaults to `"last"`.
+        batch_norm: How batch normalisation gets the statistics that it tests
+            with: "moving" averages as Keras keeps them; "recompute" exactly
+            from training images before every test; "momentum" moving averages
+            that reach back over a tenth of the training; "freeze" those that
+            the weights came with, in training too. Defaults to `"moving"`.
+        class_weights: "balanced" weights the loss of each class by the inverse
+            of its number of training images; the mean weight of a sample is 1.
+            Defaults to `"none"`.
+        sampling: "balanced" draws images of each class equally often, those of
+            small classes several times an epoch. Defaults to `"none"`.
+        part_rates: Learning rates of parts of the network, which may change
+            on the way: entries `(pattern, factor, epochs)`. The first of which
+            a layer's name fits the pattern, as file names do, and whose first
+            `epochs` are not over, gives the factor of the rate; 0 leaves the
+            part as it is. Epochs between 0 and 1 are a share of the training,
+            0 is all of it. `(("logits", 10, 0), ("*", 0,
+            5))` trains the last layer alone for 5 epochs. Defaults to `()`.
+        no_decay: Patterns of names of layers without weight decay. Defaults
+            to `()`.
         scaling: "unit" (divided by 255), "standardise" (each channel to mean
             0 and standard deviation 1) or "backbone" (what the weights of a
             backbone were trained with). Defaults to `"standardise"`.
@@ -172,6 +270,16 @@ class Recipe:
     head_rate: float = 1.0
     head_epochs: int = 0
     freeze_backbone: bool = False
+    schedule: str = "steps"
+    warmup_epochs: float = 0.0
+    ema: float = 0.0
+    early_stopping: int = 0
+    keep: str = "last"
+    batch_norm: str = "moving"
+    class_weights: str = "none"
+    sampling: str = "none"
+    part_rates: tuple = ()
+    no_decay: tuple = ()
     scaling: str = "standardise"
     mean: tuple | None = None
     std: tuple | None = None
@@ -182,9 +290,14 @@ class Recipe:
         _check_choice("augmentation", self.augmentation, AUGMENTATIONS)
         _check_choice("scaling", self.scaling, SCALINGS)
         _check_choice("crop", self.crop, CROPS)
+        _check_choice("schedule", self.schedule, SCHEDULES)
+        _check_choice("keep", self.keep, KEPT)
+        _check_choice("batch_norm", self.batch_norm, MODES)
+        for field in ("class_weights", "sampling"):
+            _check_choice(field, getattr(self, field), BALANCES)
         for field in ("epochs", "batch_size", "accumulate"):
             self._set(field, _integer(field, getattr(self, field)))
-        for field in ("randaugment", "head_epochs"):
+        for field in ("randaugment", "head_epochs", "early_stopping"):
             self._set(field, _integer(field, getattr(self, field), least=0))
         if self.image_size is not None:
             self._set("image_size", _integer("image_size", self.image_size))
@@ -195,6 +308,8 @@ class Recipe:
             self._set(field, _numbers(field, getattr(self, field)))
         for field in ("nesterov", "keep_aspect", "freeze_backbone"):
             self._set(field, _boolean(field, getattr(self, field)))
+        self._set("part_rates", _part_rates(self.part_rates))
+        self._set("no_decay", _patterns(self.no_decay))
         self._check_ranges()
         self._check_channels()
         self._check_optimizer()
@@ -223,6 +338,8 @@ class Recipe:
                 and list(self.milestones) == sorted(set(self.milestones)),
                 "rising fractions in (0, 1), or () for none",
             ),
+            "warmup_epochs": (self.warmup_epochs >= 0, ">= 0"),
+            "ema": (0 <= self.ema < 1, "in [0, 1)"),
             "std": (all(s > 0 for s in self.std or ()), "> 0"),
         }
         for field, (fit, expected) in fits.items():
@@ -250,6 +367,11 @@ class Recipe:
             )
 
     @property
+    def needs_validation(self):
+        """Whether an epoch is chosen by images that are not trained on."""
+        return bool(self.early_stopping) or self.keep == "best"
+
+    @property
     def soft_labels(self):
         """Whether training needs labels of more than one class."""
         return bool(self.mixup or self.cutmix or self.label_smoothing)
@@ -260,6 +382,12 @@ class Recipe:
                 "`freeze_backbone` trains the last layer alone in all epochs, "
                 "`head_epochs` in the first ones: choose one. "
                 f"Received: head_epochs={self.head_epochs}"
+            )
+        if self.schedule != "steps" and (self.decay or self.milestones):
+            raise ValueError(
+                f"`schedule` {self.schedule!r} takes no `decay` and no "
+                f"`milestones`. Received: decay={self.decay}, "
+                f"milestones={self.milestones}"
             )
         if self.decay and self.milestones:
             raise ValueError(
@@ -276,6 +404,24 @@ class Recipe:
             )
 
 
+# Of the DCL code: CRL's paper follows its setup, with any method.
+_FINE_GRAINED = Recipe(
+    "fine_grained",
+    epochs=180,
+    batch_size=16,
+    learning_rate=8e-4,
+    milestones=(1 / 3, 2 / 3),
+    momentum=0.9,
+    augmentation="flip",
+    image_size=448,
+    resize_ratio=512 / 448,
+    keep_aspect=False,
+    head_rate=10.0,
+    scaling="backbone",
+    source="JDAI-CV/DCL @8950816, whose setup arXiv:1912.11642, IV-A, "
+    "says to follow: optimizer, rates, 512 cut to 448; its epochs and "
+    "steps by the DCL paper (unverified), not turned",
+)
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -393,22 +539,49 @@ RECIPES = {
             "rates; momentum, crop and mirroring are our choice, there is no "
             "weight decay in it",
         ),
+        _FINE_GRAINED,
         Recipe(
-            "fine_grained",
-            epochs=180,
-            batch_size=16,
-            learning_rate=8e-4,
-            milestones=(1 / 3, 2 / 3),
+            "bcnn",
+            epochs=70,
+            batch_size=64,
+            learning_rate=1e-3,
             momentum=0.9,
+            weight_decay=5e-4,
             augmentation="flip",
             image_size=448,
-            resize_ratio=512 / 448,
-            keep_aspect=False,
+            resize_ratio=1.0,
+            head_rate=1000.0,
+            part_rates=(("logits", 1000.0, 0), ("*", 0.0, 25 / 70)),
+            no_decay=("logits",),
+            scaling="backbone",
+            source="the last layer alone for 25 epochs, then all for 45, as "
+            "cvl-umass/bilinear-cnn @d6a05aa; rates, batch, weight decay and "
+            "mirroring of the second step by the authors' MatConvNet code "
+            "(kcyu2014/bcnn_kyu @b76230b), 1.0 for the last layer throughout",
+        ),
+        Recipe(
+            "dfl",
+            epochs=120,
+            batch_size=16,
+            learning_rate=1e-3,
+            milestones=(0.5, 0.75),
+            momentum=0.9,
+            weight_decay=1e-4,
+            augmentation="flip",
+            image_size=448,
+            resize_ratio=1.0,
             head_rate=10.0,
             scaling="backbone",
-            source="JDAI-CV/DCL @8950816, whose setup arXiv:1912.11642, IV-A, "
-            "says to follow: optimizer, rates, 512 cut to 448; its epochs and "
-            "steps by the DCL paper (unverified), not turned",
+            source="our choice, as the DFL-CNN paper's recipe is not known "
+            "and there is no official code; crops and epochs as in "
+            "songdejia/DFL-CNN @f035b5c",
+        ),
+        dataclasses.replace(
+            _FINE_GRAINED,
+            name="dcl",
+            source="JDAI-CV/DCL @8950816: optimizer, rates by part, 16 pairs, "
+            "512 cut to 448, not turned; 180 epochs, which its author says "
+            "are enough",
         ),
         Recipe(
             "finetune",
@@ -425,6 +598,23 @@ RECIPES = {
             scaling="backbone",
             source="our choice, for any folder of images",
         ),
+        Recipe(
+            "scratch",
+            epochs=60,
+            batch_size=32,
+            learning_rate=0.02,
+            schedule="cosine",
+            warmup_epochs=3,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=5e-4,
+            augmentation="flip",
+            image_size=64,
+            crop="random_resized",
+            scaling="backbone",
+            source="our choice, for a backbone with random weights on any "
+            "folder of images",
+        ),
     )
 }
 
@@ -436,7 +626,8 @@ def get_recipe(name, **overrides):
         name: A key of `RECIPES`.
         **overrides: Fields of `Recipe` with their new values; None leaves a
             field as it is. A new `scaling` drops the recipe's `mean` and
-            `std`, unless these are given too.
+            `std`, and a new `schedule` its `milestones` and `decay`, unless
+            these are given too.
 
     Returns:
         `Recipe`. Its `source` is that of the recipe it is made from.
@@ -464,37 +655,46 @@ def get_recipe(name, **overrides):
     changes = {k: v for k, v in overrides.items() if v is not None}
     if "scaling" in changes:
         changes = {"mean": None, "std": None, **changes}
+    if "schedule" in changes:
+        changes = {"milestones": (), "decay": 0.0, **changes}
     return dataclasses.replace(RECIPES[name], **changes)
 
 
-def default_recipe(dataset, network=""):
+def default_recipe(dataset, network="", weights="imagenet"):
     """The name of the recipe for a data set when none is chosen.
 
     Args:
         dataset: Name of a data set, as `load_dataset` takes it.
         network: Name of the network; a backbone, with a slash in its name,
             takes images of another size and scale.
+        weights: Of a backbone; "none" for random ones.
 
     Returns:
-        A key of `RECIPES`: "digits", "mnist" and "adience" for these,
-        "fine_grained" for "cub" and "cars", "finetune" for what else a
-        backbone is trained on, and "short".
+        A key of `RECIPES`: that of the method of the network, if it has one
+        and weights; "digits", "mnist" and "adience" for these,
+        "fine_grained" for "cub" and "cars", for what else a backbone is
+        trained on "finetune", or "scratch" from random weights, and "short".
 
     Example:
 
     >>> default_recipe("digits"), default_recipe("cifar10")
     ('digits', 'short')
     """
+    method = split_method(network)[1]
+    if method is not None and weights != "none":
+        return method
     if dataset in ("digits", "mnist"):
         return dataset
     if dataset in ("adience", "adience_faces"):
         return "adience"
     if dataset in ("cub", "cars"):
         return "fine_grained"
-    return "finetune" if "/" in network else "short"
+    if "/" not in network:
+        return "short"
+    return "scratch" if weights == "none" else "finetune"
 
 
-def make_optimizer(recipe, steps_per_epoch):
+def make_optimizer(recipe, steps_per_epoch, head_layers=("logits",)):
     """Makes the Keras optimizer of a recipe, with its schedule.
 
     SGD is `crl_keras.optimizers.CoupledSGD`. RMSprop is that of Keras 2,
@@ -503,6 +703,8 @@ def make_optimizer(recipe, steps_per_epoch):
     Args:
         recipe: `Recipe`.
         steps_per_epoch: Integer >= 1; parts of accumulated batches count.
+        head_layers: Names of the layers that learn at the recipe's
+            `head_rate`.
 
     Returns:
         `keras.optimizers.Optimizer`, not built yet.
@@ -518,40 +720,65 @@ def make_optimizer(recipe, steps_per_epoch):
     """
     import keras
 
-    from crl_keras.optimizers import CoupledSGD
+    from crl_keras import optimizers
 
     steps = _integer("steps_per_epoch", steps_per_epoch)
-    arguments = {"learning_rate": _learning_rate(recipe, steps)}
+    arguments = {"learning_rate": rate_schedule(recipe, steps)}
+    if recipe.ema:
+        arguments.update(use_ema=True, ema_momentum=recipe.ema)
     if recipe.accumulate > 1:
         arguments["gradient_accumulation_steps"] = recipe.accumulate
     if recipe.optimizer == "adam":
-        kind = keras.optimizers.Adam
+        kinds = keras.optimizers.Adam, optimizers.HeadRateAdam
     elif recipe.optimizer == "rmsprop":
-        kind = keras.optimizers.RMSprop
+        kinds = keras.optimizers.RMSprop, optimizers.HeadRateRMSprop
         # Keras 3 adds epsilon under the root, where 1e-7 would damp every
         # gradient below 3e-4.
         arguments["epsilon"] = 1e-14
     else:
-        kind = CoupledSGD
+        kinds = optimizers.CoupledSGD, optimizers.HeadRateSGD
         arguments["momentum"] = recipe.momentum
         arguments["nesterov"] = recipe.nesterov
         arguments["coupled_weight_decay"] = recipe.weight_decay
-    return _with_head_rate(kind, recipe, steps)(**arguments)
+    plain, with_head_rate = kinds
+    parts = recipe.part_rates or recipe.no_decay
+    if recipe.head_rate == 1 and not recipe.head_epochs and not parts:
+        return plain(**arguments)
+
+    def updates(epochs):
+        if 0 < epochs < 1:
+            epochs = epochs * recipe.epochs
+        return math.ceil(round(epochs * steps / recipe.accumulate, 6))
+
+    return with_head_rate(
+        **arguments,
+        head_rate=recipe.head_rate,
+        head_updates=updates(recipe.head_epochs),
+        head_layers=head_layers,
+        part_rates=[
+            (pattern, factor, updates(epochs))
+            for pattern, factor, epochs in recipe.part_rates
+        ],
+        no_decay=recipe.no_decay,
+    )
 
 
-def _with_head_rate(kind, recipe, steps_per_epoch):
-    from crl_keras.optimizers import HeadRate
+def rate_schedule(recipe, steps_per_epoch):
+    """The learning rate of a recipe: a float, or a Keras schedule of steps."""
+    from crl_keras.optimizers import WarmUp
 
-    if recipe.head_rate == 1 and not recipe.head_epochs:
-        return kind
-    updates = recipe.head_epochs * steps_per_epoch / recipe.accumulate
-    rates = dict(head_rate=recipe.head_rate, head_updates=math.ceil(updates))
-    return type(kind.__name__, (HeadRate, kind), rates)
+    rate = _schedule(recipe, steps_per_epoch)
+    # Keras's schedules count the parts of an accumulated batch as steps.
+    warmup = round(recipe.warmup_epochs * steps_per_epoch)
+    return WarmUp(rate, warmup) if warmup else rate
 
 
-def _learning_rate(recipe, steps_per_epoch):
+def _schedule(recipe, steps_per_epoch):
     from keras.optimizers import schedules
 
+    if recipe.schedule == "cosine":
+        steps = recipe.epochs * steps_per_epoch
+        return schedules.CosineDecay(recipe.learning_rate, steps)
     if recipe.decay:
         # Keras's schedules count the parts of an accumulated batch as steps.
         decay = recipe.decay / recipe.accumulate
@@ -599,7 +826,7 @@ def augmentation_layers(recipe, seed):
     if recipe.augmentation == "crop_flip":
         layers.append(
             RandomPadCrop(
-                4, seed=_layer_seed(seed, "crop"), name="random_pad_crop"
+                4, seed=layer_seed(seed, "crop"), name="random_pad_crop"
             )
         )
     if recipe.augmentation == "shift_flip":
@@ -607,7 +834,7 @@ def augmentation_layers(recipe, seed):
             0.1,
             0.1,
             fill_mode="nearest",
-            seed=_layer_seed(seed, "shift"),
+            seed=layer_seed(seed, "shift"),
             data_format="channels_last",
             dtype="float32",
             name="random_translation",
@@ -620,7 +847,7 @@ def augmentation_layers(recipe, seed):
         layers.append(
             keras.layers.RandomFlip(
                 "horizontal",
-                seed=_layer_seed(seed, "flip"),
+                seed=layer_seed(seed, "flip"),
                 data_format="channels_last",
                 dtype="float32",
                 name="random_flip",
@@ -631,7 +858,7 @@ def augmentation_layers(recipe, seed):
             keras.layers.RandAugment(
                 value_range=(0, 255),
                 num_ops=recipe.randaugment,
-                seed=_layer_seed(seed, "randaugment"),
+                seed=layer_seed(seed, "randaugment"),
                 data_format="channels_last",
                 dtype="float32",
                 name="rand_augment",
@@ -640,7 +867,7 @@ def augmentation_layers(recipe, seed):
     return layers
 
 
-def _layer_seed(seed, layer):
+def layer_seed(seed, layer):
     """A seed of 30 bits, far from those of other seeds and layers.
 
     Keras on PyTorch seeds its generator with seed + number of the draw: with

@@ -3,12 +3,17 @@
 An experiment is a folder:
 
     RUNS/
-      data/<fingerprint>.npz     test set: labels, class names, thumbnails
+      data/<fingerprint>.npz     test set: labels, names of images and
+                                 classes, thumbnails
       <run id>/config.json       written first
       <run id>/history.csv       a row an epoch
       <run id>/state.npz         what a killed run resumes from; gone when done
+      <run id>/best.npz          weights of the best epoch; gone when done
       <run id>/logits.npz        `test` (N, C) and, if any, `held_out` and
                                  `held_out_labels`
+      <run id>/predictions.csv   what the run says of each test image
+      <run id>/model.keras       the model and what it takes, model.json, and
+                                 gradcam.npz, if it was to be kept
       <run id>/result.json       written last: its existence means "done"
 
 Every file is written beside its place and renamed into it. Imports no backend.
@@ -28,9 +33,11 @@ import uuid
 import numpy as np
 
 from crl_keras.experiments._optional import require
+from crl_keras.experiments.measures import scores
 from crl_keras.experiments.runs.config import RunConfig
 
 MEGABYTE = 2**20
+TOP_CLASSES = 5  # Of predictions.csv.
 
 
 @contextlib.contextmanager
@@ -83,10 +90,70 @@ class Record:
         return _read_arrays(self.path / "logits.npz")
 
     def data(self):
-        """Dict of arrays on the test set: `labels` (N,), `class_names` (C,)
-        and `thumbnails` (M, h, w, c), uint8, of its first M <= N images."""
+        """Dict of arrays on the test set: `labels` (N,), `class_names` (C,),
+        `names` (N,), the last two parts of the path of each image file, or
+        its position, and `thumbnails` (M, h, w, c), uint8, of its first
+        M <= N images."""
         fingerprint = self.result["dataset"]["fingerprint"]
-        return _read_arrays(_data_path(self.path.parent, fingerprint))
+        found = _read_arrays(_data_path(self.path.parent, fingerprint))
+        # Older versions did not write them.
+        found.setdefault("names", np.arange(len(found["labels"])).astype(str))
+        return found
+
+    def gradcam(self):
+        """Dict of arrays of `gradcam.write_gradcam`, or None."""
+        try:
+            return _read_arrays(self.path / "gradcam.npz")
+        except FileNotFoundError:
+            return None
+
+    def method_pictures(self):
+        """Dict of arrays of `method_pictures.write_method_pictures`, or
+        None."""
+        try:
+            return _read_arrays(self.path / "method.npz")
+        except FileNotFoundError:
+            return None
+
+
+@dataclasses.dataclass(frozen=True)
+class KeptRecord(Record):
+    """A `Record` that needs its folder no more, or never had one.
+
+    Args:
+        arrays: Dicts that `logits` and `data` return, or None for none.
+    """
+
+    arrays: tuple | None = dataclasses.field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, record):
+        """Reads all of a record."""
+        done = record.result["status"] == "done"
+        return cls(
+            record.config,
+            record.result,
+            record.history,
+            record.path,
+            (record.logits(), record.data()) if done else None,
+        )
+
+    def logits(self):
+        return self._kept()[0]
+
+    def data(self):
+        return self._kept()[1]
+
+    def gradcam(self):
+        return None
+
+    def method_pictures(self):
+        return None
+
+    def _kept(self):
+        if self.arrays is None:
+            raise FileNotFoundError("These results came without logits")
+        return self.arrays
 
 
 def read_records(folder):
@@ -141,6 +208,11 @@ class RunFolder:
     def done(self):
         return (self.path / "result.json").exists()
 
+    @property
+    def begun(self):
+        """Whether there is a state to go on from."""
+        return (self.path / "state.npz").exists()
+
     @contextlib.contextmanager
     def locked(self):
         """Yields True, or False if another process has the run in hand.
@@ -187,9 +259,22 @@ class RunFolder:
             self.path / "state.npz",
             history=np.array(json.dumps(history)),
             fingerprint=np.array(fingerprint),
-            **{f"variable_{i}": value for i, value in enumerate(variables)},
+            **_numbered(variables),
         )
         self._write_history(history)
+
+    def save_best(self, epoch, variables):
+        """Keeps the weights of the best epoch so far."""
+        write_arrays(
+            self.path / "best.npz",
+            epoch=np.array(epoch),
+            **_numbered(variables),
+        )
+
+    def load_best(self):
+        """Returns `(epoch, variables)` of the best epoch."""
+        arrays = _read_arrays(self.path / "best.npz")
+        return int(arrays["epoch"]), _in_order(arrays)
 
     def load_state(self):
         """Returns `(variables, history)`, or None for a run not begun."""
@@ -198,8 +283,7 @@ class RunFolder:
             return None
         with np.load(path) as arrays:
             history = json.loads(str(arrays["history"]))
-            count = sum(name.startswith("variable_") for name in arrays.files)
-            return [arrays[f"variable_{i}"] for i in range(count)], history
+            return _in_order(dict(arrays)), history
 
     def check_data(self, dataset):
         """Raises ValueError if a run was begun on other data."""
@@ -222,7 +306,8 @@ class RunFolder:
         if logits:
             write_arrays(self.path / "logits.npz", **logits)
         write_json(self.path / "result.json", result)
-        (self.path / "state.npz").unlink(missing_ok=True)
+        for name in ("state.npz", "best.npz"):
+            (self.path / name).unlink(missing_ok=True)
 
     def _write_history(self, history):
         buffer = io.StringIO()
@@ -234,13 +319,27 @@ class RunFolder:
             temporary.write_text(buffer.getvalue())
 
 
+def _numbered(variables):
+    return {f"variable_{i}": value for i, value in enumerate(variables)}
+
+
+def _in_order(arrays):
+    count = sum(name.startswith("variable_") for name in arrays)
+    return [arrays[f"variable_{i}"] for i in range(count)]
+
+
 def has_data(experiment, fingerprint):
     """Whether `write_data` has kept that test set."""
     return _data_path(experiment, fingerprint).exists()
 
 
-def write_data(experiment, fingerprint, labels, class_names, thumbnails):
-    """Keeps what the report shows of a test set, once per experiment."""
+def write_data(
+    experiment, fingerprint, labels, class_names, thumbnails, names=None
+):
+    """Keeps what the report shows of a test set, once per experiment.
+
+    `names` are those of the images; None stands for their positions.
+    """
     path = _data_path(experiment, fingerprint)
     if path.exists():
         return
@@ -251,7 +350,56 @@ def write_data(experiment, fingerprint, labels, class_names, thumbnails):
             labels=labels,
             class_names=np.array(class_names),
             thumbnails=thumbnails,
+            **({} if names is None else {"names": np.array(names)}),
         )
+
+
+def write_predictions(path, names, labels, class_names, logits):
+    """Writes what a run says of each test image as a table, predictions.csv.
+
+    Its columns are `file`, `label` and `predicted`, `class_1`, `probability_1`
+    and so on, the most likely first, and `loss`, the cross-entropy of the true
+    class in nats, `-log p_y`. A spreadsheet sorts by it.
+
+    Args:
+        path: where to.
+        names: N names of images.
+        labels: integers, shape `[N]`.
+        class_names: C names of classes.
+        logits: numbers, shape `[N, C]`.
+    """
+    p = scores.softmax(logits)
+    losses = scores.cross_entropies(logits, labels)
+    top = np.argsort(-p, axis=1, kind="stable")[:, :TOP_CLASSES]
+    heads = top_columns(top.shape[1])
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["file", "label", "predicted", *heads, "loss"])
+        for i, name in enumerate(names):
+            cells = top_cells(class_names, p[i], top[i])
+            head = [name, class_names[labels[i]], cells[0]]
+            writer.writerow([*head, *cells, f"{losses[i]:.6g}"])
+
+
+def top_columns(count):
+    """["class_1", "probability_1", ...], of tables of predictions."""
+    return [
+        f"{name}_{k}"
+        for k in range(1, count + 1)
+        for name in ("class", "probability")
+    ]
+
+
+def top_cells(class_names, probabilities, top):
+    """The cells of `top_columns`: names and probabilities of classes `top`."""
+    return [
+        cell
+        for k in top
+        for cell in (class_names[k], f"{probabilities[k]:.6g}")
+    ]
 
 
 def _data_path(experiment, fingerprint):

@@ -5,7 +5,9 @@ another's hands, so that workers need no coordinator: the locks of the runs are
 the queue.
 """
 
+import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -16,24 +18,28 @@ import time
 import uuid
 
 from crl_keras.experiments._optional import require
-from crl_keras.experiments.analysis.comparison import counted
 from crl_keras.experiments.data import sources
-from crl_keras.experiments.data.streams import TfdsSet
 from crl_keras.experiments.devices import device_scope
+from crl_keras.experiments.devices import share_gpu
+from crl_keras.experiments.runs.backbone_names import require_library
+from crl_keras.experiments.runs.backbone_names import weights_fingerprint
 from crl_keras.experiments.runs.backbones import build_backbone
-from crl_keras.experiments.runs.backbones import weights_fingerprint
 from crl_keras.experiments.runs.config import RunConfig
 from crl_keras.experiments.runs.config import loss_label
 from crl_keras.experiments.runs.config import make_head
 from crl_keras.experiments.runs.config import make_loss
+from crl_keras.experiments.runs.epochs import check_validation
 from crl_keras.experiments.runs.feeds import make_feed
 from crl_keras.experiments.runs.records import RunFolder
 from crl_keras.experiments.runs.records import check_output
 from crl_keras.experiments.runs.records import read_records
 from crl_keras.experiments.runs.records import write_json
 from crl_keras.experiments.runs.training import Options
+from crl_keras.experiments.words import counted
 
 MEGABYTE = 2**20
+# The share that is held out by default, of a set without a part for it.
+HELD_OUT = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +51,7 @@ class Plan:
         output: Folder of the records.
         data_dir: Folder or archive of the data set, or None.
         skip_unreadable: Leave unreadable images out instead of stopping.
+        exif: Turn photos upright, as their EXIF orientation says.
         options: `Options` of the runs.
     """
 
@@ -53,6 +60,7 @@ class Plan:
     data_dir: str | None = None
     skip_unreadable: bool = False
     options: Options = dataclasses.field(default_factory=Options)
+    exif: bool = True
 
     def to_dict(self):
         values = dataclasses.asdict(self)
@@ -96,7 +104,15 @@ def make_configs(losses, seeds, recipes, **common):
 def prepare_dataset(plan, config, cache=None):
     """The data of a configuration, limited and with its part held out."""
     cache = {} if cache is None else cache
-    key = (
+    key = data_key(config)
+    if key not in cache:
+        cache[key] = _prepared(plan, config)
+    return cache[key]
+
+
+def data_key(config):
+    """What of a configuration its data depend on: a key of a cache."""
+    return (
         config.dataset,
         config.fold,
         config.recipe.image_size is not None,
@@ -105,9 +121,6 @@ def prepare_dataset(plan, config, cache=None):
         config.train_limit,
         config.test_limit,
     )
-    if key not in cache:
-        cache[key] = _prepared(plan, config)
-    return cache[key]
 
 
 def _prepared(plan, config):
@@ -118,8 +131,9 @@ def _prepared(plan, config):
         config.recipe.image_size is not None,
         plan.skip_unreadable,
         config.reader,
+        plan.exif,
     )
-    if isinstance(data, TfdsSet) and config.reader != "tf.data":
+    if data.kind == "tfds" and config.reader != "tf.data":
         raise ValueError(
             f"What TensorFlow Datasets has prepared, {config.dataset} in "
             f"{plan.data_dir}, is read by tf.data. Received: reader "
@@ -127,18 +141,24 @@ def _prepared(plan, config):
             "folder of the set."
         )
     if (config.train_limit, config.test_limit) != (None, None):
-        data = sources.limit(data, config.train_limit, config.test_limit)
-    data = sources.cut_to_boxes(data, config.crop_to_box)
+        data = data.limited(config.train_limit, config.test_limit)
+    data = data.cut_to_boxes(config.crop_to_box)
+    if data.held_out is not None and config.held_out == HELD_OUT:
+        return data  # It brings a part of its own, such as a "val" folder.
     # One split for all seeds: a seed is to vary the training, not the data.
-    return sources.hold_out(data, config.held_out)
+    return data.with_held_out(config.held_out)
 
 
 def check_plan(plan):
     """Loads data and weights and looks at the records, before any training.
 
     Raises OSError if the records cannot be written or weights not be fetched,
-    ValueError if records that are there were made from other data.
+    ValueError if records that are there were made from other data, ImportError
+    if the library of a backbone is not installed.
     """
+    for network in {config.network for config in plan.pending()}:
+        if "/" in network:
+            require_library(network.partition("/")[0])
     if plan.options.tensorboard:
         require("tensorflow", "tensorboard")
         require("tensorboard", "tensorboard")
@@ -149,7 +169,7 @@ def check_plan(plan):
         make_loss(config.loss, 2, recipe.soft_labels, recipe.label_smoothing)
         make_head(config.loss, 2)
     cache, needed = {}, 0
-    made_of, fetched = {}, set()
+    made_of, built = {}, set()
     groups = {config.group for config in plan.pending()}
     for record in read_records(plan.output):
         key = (record.config.group, record.config.fold)
@@ -158,13 +178,15 @@ def check_plan(plan):
             _check_weights(record)
     for config in plan.pending():
         data = prepare_dataset(plan, config, cache)
+        check_validation(config.recipe, data)
         feed = make_feed(data, config.recipe, config.seed, config.reader)
         _check_devices(config, feed)
-        of_file = (config.network, config.weights)
-        if config.weights != "none" and of_file not in fetched:
-            # Weights that cannot be had stop nothing halfway.
-            build_backbone(config.network, feed.input_shape, 2, config.weights)
-            fetched.add(of_file)
+        backbone = (config.network, feed.input_shape, 2, config.weights)
+        if "/" in config.network and backbone not in built:
+            # Weights that cannot be had, and images that are too small, stop
+            # nothing halfway.
+            build_backbone(*backbone)
+            built.add(backbone)
         RunFolder(plan.output, config).check_data(data)
         key = (config.group, config.fold)
         found = made_of.get(key, data.fingerprint)
@@ -218,37 +240,99 @@ class WorkerError(RuntimeError):
     """A worker process has failed; its log says why."""
 
 
-def run_sweep(plan, on_run=None, on_epoch=None, cache=None):
+def run_sweep(
+    plan, on_run=None, on_epoch=None, cache=None, on_stack=None, say=None
+):
     """Runs, in this process, all of a plan that is not done elsewhere.
 
     Args:
         plan: `Plan`.
         on_run: Function called with (config, result) after every run made
-            here, and (config, None) before it.
-        on_epoch: Function called with the row of every epoch.
+            here, and (config, None) before one that is trained by itself.
+        on_epoch: Function called with the row of every epoch, and with that of
+            `run_together`.
         cache: What `check_plan` returned.
+        on_stack: Function called with the configurations that are about to be
+            trained as one program.
+        say: Function called with a line on what was chosen.
     """
-    from crl_keras.experiments.runs.training import run_one
-
     cache = {} if cache is None else cache
+    plan = dataclasses.replace(
+        plan, options=dataclasses.replace(plan.options, exif=plan.exif)
+    )
+    backends = {config.backend for config in plan.configs}
+    if plan.options.together == "off" or backends != {"jax"}:
+        return _run_parts(plan, _one_by_one, cache, on_run, on_epoch, on_stack)
+    from crl_keras.experiments.runs import together
+
+    parts = functools.partial(
+        _parts, choices={}, say=say or (lambda line: None)
+    )
+    with together.compiled_once():
+        _run_parts(plan, parts, cache, on_run, on_epoch, on_stack)
+
+
+def _run_parts(plan, parts, cache, on_run, on_epoch, on_stack):
     while pending := plan.pending():
         worked = False
-        for config in pending:
-            folder = RunFolder(plan.output, config)
-            with folder.locked() as free:
-                # Another process may have finished it since.
-                if not free or folder.done:
+        for configs, choice in parts(plan, pending, cache):
+            with contextlib.ExitStack() as locks:
+                runs = _taken(plan, configs, locks)
+                if not runs:
                     continue
-                if on_run:
-                    on_run(config, None)
-                data = prepare_dataset(plan, config, cache)
-                result = run_one(config, data, folder, plan.options, on_epoch)
+                data = prepare_dataset(plan, configs[0], cache)
+                if len(runs) == 1:
+                    _run_alone(*runs[0], data, plan, choice, on_run, on_epoch)
+                else:
+                    if on_stack:
+                        on_stack([config for config, _ in runs])
+                    choice.run(runs, data, plan.options, on_run, on_epoch)
                 worked = True
-                if on_run:
-                    on_run(config, result)
         if not worked:
             # All that is left is in other hands: wait, as one may be killed.
             time.sleep(1)
+
+
+def _one_by_one(plan, pending, cache):
+    return (([config], None) for config in pending)
+
+
+def _taken(plan, configs, locks):
+    """`(config, folder)` of the runs that no other process has or has done."""
+    taken = []
+    for config in configs:
+        folder = RunFolder(plan.output, config)
+        # Another process may have finished it since.
+        if locks.enter_context(folder.locked()) and not folder.done:
+            taken.append((config, folder))
+    return taken
+
+
+def _run_alone(config, folder, data, plan, choice, on_run, on_epoch):
+    from crl_keras.experiments.runs.training import run_one
+
+    if on_run:
+        on_run(config, None)
+    record = None if choice is None else choice.record(1)
+    result = run_one(config, data, folder, plan.options, on_epoch, record)
+    if on_run:
+        on_run(config, result)
+
+
+def _parts(plan, pending, cache, choices, say):
+    """Yields lists of runs that are trained as one program, and a `Choice`."""
+    from crl_keras.experiments.runs import together
+
+    groups = {}
+    for config in pending:
+        groups.setdefault(together.kin(config), []).append(config)
+    for kin, configs in groups.items():
+        if kin not in choices:
+            data = prepare_dataset(plan, configs[0], cache)
+            choices[kin] = together.choose(configs, data, plan.options)
+            say(choices[kin].line(configs))
+        for part in choices[kin].parts(configs):
+            yield part, choices[kin]
 
 
 def run_workers(plan, workers, on_wait=None):
@@ -266,17 +350,14 @@ def run_workers(plan, workers, on_wait=None):
         "crl_keras.experiments.runs.sweep",
         str(path),
     ]
-    # Each takes its share of the processor, or they get in each other's way.
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
-    environment = dict(
-        os.environ, OMP_NUM_THREADS=threads, TF_NUM_INTRAOP_THREADS=threads
-    )
     logs = [
         open(pathlib.Path(plan.output) / f"worker-{i}.log", "ab")
         for i in range(workers)
     ]
     processes = [
-        subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        subprocess.Popen(
+            command, env=worker_environment(workers), stdout=log, stderr=log
+        )
         for log in logs
     ]
     try:
@@ -304,6 +385,17 @@ def run_workers(plan, workers, on_wait=None):
             f"The workers have stopped and left {left} runs: see their logs in "
             f"{plan.output}. The same command goes on from there"
         )
+
+
+def worker_environment(workers):
+    """The environment of each of so many processes on this machine."""
+    # Each takes its share of the processor, or they get in each other's way.
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    return dict(
+        share_gpu(dict(os.environ)),
+        OMP_NUM_THREADS=threads,
+        TF_NUM_INTRAOP_THREADS=threads,
+    )
 
 
 def run_ray(plan, address, on_wait=None):
@@ -382,7 +474,7 @@ def main():
             done = total - len(plan.pending())
             print(run_line(config, result, done, total), flush=True)
 
-    run_sweep(plan, on_run)
+    run_sweep(plan, on_run, say=functools.partial(print, flush=True))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,12 @@ import shutil
 
 import numpy as np
 import pytest
+from made_runs import CE_WRONG
+from made_runs import CRL
+from made_runs import CRL_WRONG
+from made_runs import NLLR_WRONG
+from made_runs import compare_folder
+from made_runs import only_group
 from made_runs import write_run
 from made_runs import write_runs
 from scipy import optimize
@@ -19,33 +25,19 @@ from scipy import stats
 from sklearn import metrics
 
 from crl_keras.experiments.analysis.comparison import compare
-from crl_keras.experiments.analysis.comparison import crl_posterior
-from crl_keras.experiments.analysis.comparison import p_text
-from crl_keras.experiments.analysis.comparison import points
-from crl_keras.experiments.analysis.comparison import short_verdict
-from crl_keras.experiments.analysis.comparison import verdict
+from crl_keras.experiments.analysis.report import CONTROL_NAMES
 from crl_keras.experiments.analysis.report import LOSS_NAMES
 from crl_keras.experiments.analysis.tables import calibration_table
+from crl_keras.experiments.analysis.verdicts import short_verdict
+from crl_keras.experiments.analysis.verdicts import verdict
+from crl_keras.experiments.measures.posterior import crl_posterior
 from crl_keras.experiments.runs.config import LOSSES
+from crl_keras.experiments.runs.config import control_of
 from crl_keras.experiments.runs.recipes import get_recipe
-from crl_keras.experiments.runs.records import read_records
+from crl_keras.experiments.words import p_text
+from crl_keras.experiments.words import points
 
 pytestmark = pytest.mark.once
-
-SAMPLES = 100
-CRL = "crl(alpha=1.5,beta=1)"
-CE_WRONG = (10, 12, 9, 11, 13)
-CRL_WRONG = (9, 10, 10, 9, 12)
-NLLR_WRONG = (15, 16, 14, 17, 17)
-
-
-def compare_folder(folder, **options):
-    return compare(read_records(folder), **options)
-
-
-def only_group(folder, **options):
-    ((group,),) = [f.groups for f in compare_folder(folder, **options)]
-    return group
 
 
 @pytest.fixture
@@ -175,7 +167,7 @@ def test_diverged_runs_are_in_no_number_and_are_said(tmp_path):
     (record,) = group.diverged
     assert (record.config.loss, record.config.seed) == (CRL, 1)
     assert "CRL diverged with seed 1" in group.notes[0]
-    assert "flatters it" in group.notes[0]
+    assert "look better than they are" in group.notes[0]
 
 
 def test_a_loss_that_always_diverged_stays_in_the_table(tmp_path):
@@ -184,9 +176,9 @@ def test_a_loss_that_always_diverged_stays_in_the_table(tmp_path):
     (c,) = group.comparisons
     assert group.losses[1].last.n == 0 and group.losses[1].last.mean is None
     assert verdict(c) == (
-        "No seed has a finished run of both CRL and CE: not compared."
+        "CRL and CE are not compared: no seed has a finished run of both."
     )
-    assert "no run of it is left" in group.notes[0]
+    assert "it has no other run" in group.notes[0]
     assert short_verdict(group) == "not compared: CRL."
 
 
@@ -217,7 +209,7 @@ def test_equal_differences_allow_for_no_test(tmp_path):
     assert "1.00 points lower" in verdict(crl)
     # Ranks allow for one: 2 of the 8 ways to sign three of them.
     assert "no t-test (Wilcoxon's test: p = 0.25)" in verdict(crl)
-    assert "of NLLR equals CE's:" in verdict(nllr)
+    assert "of NLLR equals CE's." in verdict(nllr)
     assert short_verdict(group) == "not tested: NLLR and CRL."
 
 
@@ -250,7 +242,7 @@ def test_verdicts_say_no_more_than_the_test(three_losses):
     )
     assert f"about {crl.seeds_needed} seeds would show it" in text
     among = crl.seeds_needed_holm
-    assert text.endswith(f"the only comparison, and about {among} among 2.")
+    assert text.endswith(f"the only comparison, and about {among} as one of 2.")
     assert verdict(nllr).endswith(
         "NLLR does worse than CE here, on this data, network and recipe."
     )
@@ -275,7 +267,10 @@ def test_a_difference_that_holm_takes_back_is_not_shown(tmp_path):
     p = stats.ttest_rel((8, 9, 9, 6, 9), (10,) * 5).pvalue
     assert p < 0.05 < 2 * p
     assert crl.test.p == pytest.approx(p) and not crl.shown
-    assert "no difference shown, as p is below 0.05 before" in verdict(crl)
+    assert (
+        "no difference shown, because p is below 0.05 only before"
+        in verdict(crl)
+    )
 
 
 def test_tests_that_disagree_are_pointed_at(tmp_path):
@@ -310,7 +305,7 @@ def test_one_loss_is_said_to_be_alone(tmp_path):
     write_runs(tmp_path, crl=(9, 10))
     group = only_group(tmp_path)
     assert group.comparisons == ()
-    assert "CRL is the only loss: nothing to compare." in group.notes
+    assert short_verdict(group) == "nothing is compared."
 
 
 def test_learning_rates_are_one_family(tmp_path):
@@ -339,7 +334,7 @@ def test_learning_rates_are_one_family(tmp_path):
     write_run(tmp_path, "nllr", 0, 20, rate=0.1)
     families = compare_folder(tmp_path)
     notes = families[titles.index("digits, mlp")].notes
-    assert notes[-2].startswith("NLLR: tried at one rate")
+    assert notes[-2].startswith("NLLR: trained at one rate only")
     assert notes[-1].startswith("For CRL the best rate")
 
 
@@ -351,7 +346,7 @@ def test_a_rate_at_which_runs_diverged_is_not_the_best(tmp_path):
     (family,) = compare_folder(tmp_path)
     assert family.best_rates == {"ce": 0.1}
     notes = " ".join(family.notes)
-    assert "CE has fewer finished runs at 0.3: not taken" in notes
+    assert "CE has fewer finished runs at 0.3: those rates are not" in notes
     assert "smallest or largest" not in notes  # 0.3 is beyond it.
 
 
@@ -508,7 +503,9 @@ def test_every_loss_is_compared_and_the_posterior_is_of_crl(tmp_path, loss):
     (result,) = only_group(tmp_path).losses
     rows = rows_by_method(result)
     assert ("CRL posterior" in rows) == (loss in ("nllr", "crl"))
-    assert ("ce" == loss) == (loss not in LOSS_NAMES)
+    base, control = control_of(loss) or (loss, None)
+    assert ("ce" == base) == (base not in LOSS_NAMES)
+    assert control is None or control in CONTROL_NAMES
 
 
 def test_the_posterior_is_not_of_soft_labels(tmp_path):

@@ -4,29 +4,30 @@ import base64
 import csv
 import html.parser
 import io
-import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from fresh import python
+from made_runs import CE_WRONG
+from made_runs import CRL
+from made_runs import CRL_WRONG
+from made_runs import NLLR_WRONG
+from made_runs import compare_folder
+from made_runs import only_group
+from made_runs import write_run
+from made_runs import write_runs
 from PIL import Image
 from rich.console import Console
 from scipy import stats
-from test_comparison import CE_WRONG
-from test_comparison import CRL
-from test_comparison import CRL_WRONG
-from test_comparison import NLLR_WRONG
-from test_comparison import compare_folder
-from test_comparison import only_group
-from test_comparison import write_run
-from test_comparison import write_runs
 
 from crl_keras.experiments.analysis import figures
+from crl_keras.experiments.analysis import pictures
 from crl_keras.experiments.analysis import tables
+from crl_keras.experiments.analysis.report import print_report
+from crl_keras.experiments.analysis.report import to_markdown
 from crl_keras.experiments.analysis.report import write_report
 
 pytestmark = pytest.mark.once
@@ -246,7 +247,9 @@ def assert_self_contained(text):
         for name, value in attributes.items():
             assert not name.startswith("on"), (tag, name)
             if name in ("src", "href", "xlink:href", "srcset", "action"):
-                assert re.match(r"#|data:image/png;base64,", value), value
+                assert re.match(r"#|data:image/(png|jpeg);base64,", value), (
+                    value
+                )
     assert not re.search(r"@import|url\((?!#)", text)
     assert len(set(page.ids)) == len(page.ids)
     references = re.findall(r'(?:url\(|href=")#([^")]+)', text)
@@ -294,7 +297,7 @@ def test_html_says_how_a_backbone_saw_its_images(tmp_path):
         crop_to_box=True,
     )
     write_run(tmp_path, "ce", 0, 10, **values)
-    text = read(write_report(tmp_path, show=False), "table.md")
+    text = to_markdown(compare_folder(tmp_path))
     assert "keras/resnet50, 12,345 parameters, from weights imagenet" in text
     assert "reader pillow, crop to box true" in text
 
@@ -432,19 +435,19 @@ def test_calibration_says_why_a_temperature_is_missing(tmp_path):
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_no_number_is_cut_on_the_terminal(three_losses, tmp_path, width):
+def test_no_number_is_cut_on_the_terminal(report, three_losses, width):
     file = io.StringIO()
-    console = Console(file=file, width=width)
-    write_report(three_losses, tmp_path, console=console)
+    print_report(report, Console(file=file, width=width))
     text = file.getvalue()
     assert "\N{HORIZONTAL ELLIPSIS}" not in text
     d = np.array(CRL_WRONG) - np.array(CE_WRONG)
     half = stats.t.isf(0.025, 4) * np.std(d, ddof=1) / 5**0.5
     assert f"[{MINUS}{1 + half:.2f}, +{half - 1:.2f}]" in text
     assert f"10.00 ± {np.std(CRL_WRONG, ddof=1):.2f}" in text
-    assert str(tmp_path / "report.html") in text
+    assert str(three_losses / "report" / "report.html") in text
     # Of the table; the paths below it may be of any length.
-    rows = [line for line in text.splitlines() if str(tmp_path) not in line]
+    folder = str(three_losses)
+    rows = [line for line in text.splitlines() if folder not in line]
     assert max(map(len, rows[:40])) <= width
     assert ("d_z" in text) == (width == 120)
     # NLLR's difference is shown, CRL's is not.
@@ -571,7 +574,7 @@ def test_color_images_keep_their_pixels():
     pixels = np.random.default_rng(0).integers(
         256, size=(5, 4, 3), dtype="uint8"
     )
-    uri = figures.png_data_uri(pixels)
+    uri = pictures.png_data_uri(pixels)
     png = base64.b64decode(uri.partition(",")[2])
     np.testing.assert_array_equal(
         np.asarray(Image.open(io.BytesIO(png))), pixels
@@ -589,16 +592,10 @@ def test_a_folder_without_finished_runs_is_an_error(tmp_path):
 
 
 def run_example(*arguments, code=None):
-    script = str(REPOSITORY / "examples" / "make_report.py")
-    command = [sys.executable, "-W", "error", script, *map(str, arguments)]
-    if code:
-        command[3:4] = ["-c", code, script]
-    return subprocess.run(
-        command,
-        env={**os.environ, "KERAS_BACKEND": "none", "COLUMNS": "100"},
-        capture_output=True,
-        text=True,
-    )
+    script = REPOSITORY / "examples" / "make_report.py"
+    start = ("-c", code, script) if code else (script,)
+    command = ("-W", "error", *start, *arguments)
+    return python(*command, exit_code=None, KERAS_BACKEND="none")
 
 
 def test_the_example_loads_no_backend(three_losses, tmp_path):
@@ -634,9 +631,9 @@ def test_the_example_takes_a_baseline(three_losses, tmp_path):
         ([".", "--baseline", "mse"], "no finished run"),
     ],
 )
-def test_the_example_explains_its_errors(tmp_path, arguments, words):
-    arguments = [tmp_path / arguments[0], *arguments[1:]]
-    done = run_example(*arguments)
-    assert done.returncode == 1
-    assert done.stderr.startswith("make_report: ") and words in done.stderr
-    assert "Traceback" not in done.stderr
+def test_the_example_explains_its_errors(script, monkeypatch, arguments, words):
+    monkeypatch.setenv("CRL_KERAS_RECORDS_ONLY", "1")  # Which it sets itself.
+    code, _, error = script("make_report.py", *arguments)
+    assert code == 1
+    assert error.startswith("make_report: ") and words in error
+    assert "Traceback" not in error

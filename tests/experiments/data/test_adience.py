@@ -14,12 +14,11 @@ from disk_layouts import pack
 from disk_layouts import write
 
 from crl_keras.experiments.data import adience
+from crl_keras.experiments.data.adience import AdienceDataset
 from crl_keras.experiments.data.adience import clean_age
 from crl_keras.experiments.data.adience import expected_counts
 from crl_keras.experiments.data.adience import explain_counts
-from crl_keras.experiments.data.adience import hold_out_people
 from crl_keras.experiments.data.adience import read_adience
-from crl_keras.experiments.data.image_files import FileDataset
 from crl_keras.experiments.data.image_files import FileSplit
 from crl_keras.experiments.data.image_files import IncompleteDataWarning
 
@@ -367,7 +366,7 @@ def people(count, groups=8, each=5):
     ]
     paths, labels = zip(*rows, strict=True)
     test = [f"/data/aligned/test@N00/{k}.jpg" for k in range(8)]
-    return FileDataset(
+    return AdienceDataset(
         "adience/fold_0",
         FileSplit(paths, np.array(labels)),
         FileSplit(test, np.arange(8)),
@@ -382,7 +381,7 @@ def users(split):
 @pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
 def test_people_are_held_out_as_a_whole(fraction):
     data = people(40, groups=4)
-    parts = hold_out_people(data, fraction, seed=3)
+    parts = data.with_held_out(fraction, seed=3)
     assert parts.name == data.name and parts.test is data.test
     assert not users(parts.train) & users(parts.held_out)
     both = sorted(parts.train.paths + parts.held_out.paths)
@@ -393,21 +392,21 @@ def test_people_are_held_out_as_a_whole(fraction):
         assert set(split.labels) == set(range(8))
         for path, label in zip(split.paths, split.labels, strict=True):
             assert f".{label}_" in path
-    assert hold_out_people(data, fraction, 3).fingerprint == parts.fingerprint
-    assert hold_out_people(data, fraction, 4).fingerprint != parts.fingerprint
+    assert data.with_held_out(fraction, 3).fingerprint == parts.fingerprint
+    assert data.with_held_out(fraction, 4).fingerprint != parts.fingerprint
 
 
 def test_people_cannot_always_be_held_out():
     data = people(8, groups=2)
-    assert hold_out_people(data, 0) is data
+    assert data.with_held_out(0) is data
     for fraction in (0.1, 0.999):
         with pytest.raises(ValueError, match="none in 100 draws from 8 people"):
-            hold_out_people(data, fraction)
+            data.with_held_out(fraction)
     with pytest.raises(ValueError, match=r"in \[0, 1\)"):
-        hold_out_people(data, 1.0)
-    parts = hold_out_people(people(40), 0.2)
+        data.with_held_out(1.0)
+    parts = people(40).with_held_out(0.2)
     with pytest.raises(ValueError, match="without a held-out part"):
-        hold_out_people(parts, 0.2)
+        parts.with_held_out(0.2)
 
 
 @pytest.mark.parametrize("fold", [-1, 5, True, 1.0, "0", None])

@@ -26,7 +26,6 @@ from crl_keras.experiments.data.cars196_classes import CARS196
 from crl_keras.experiments.data.fine_grained import read_cars
 from crl_keras.experiments.data.fine_grained import read_cub
 from crl_keras.experiments.data.image_files import IncompleteDataWarning
-from crl_keras.experiments.data.named import hold_out
 
 pytestmark = pytest.mark.once
 LAYOUTS = cars_layouts()
@@ -270,7 +269,7 @@ def test_cars_in_full_do_not_warn(tmp_path, monkeypatch):
     assert fine_grained.CARS_SIZES == (8144, 8041)
     write(tmp_path, LAYOUTS["original"])
     monkeypatch.setattr(fine_grained, "CARS_SIZES", (9, 6))
-    assert hold_out(read_cars(tmp_path), 0.4).classes == 3
+    assert read_cars(tmp_path).with_held_out(0.4).classes == 3
 
 
 def test_the_shipped_names_are_the_official_ones():

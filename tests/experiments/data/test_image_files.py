@@ -18,8 +18,6 @@ from crl_keras.experiments.data.archives import unpacked
 from crl_keras.experiments.data.image_files import FileDataset
 from crl_keras.experiments.data.image_files import FileSplit
 from crl_keras.experiments.data.image_files import check_files
-from crl_keras.experiments.data.named import hold_out
-from crl_keras.experiments.data.named import limit
 
 pytestmark = pytest.mark.once
 
@@ -133,7 +131,7 @@ def test_the_fingerprint_follows_the_lists_and_not_the_place():
     test = data.test
     others = [
         toy(),
-        hold_out(data, 0.3),
+        data.with_held_out(0.3),
         FileDataset("toy", data.train, test, ("a", "c")),
         FileDataset("toy", test, data.train, "ab"),
         *(
@@ -168,15 +166,15 @@ def test_the_fingerprint_knows_where_a_split_ends():
 
 def test_hold_out_and_limit_keep_paths_labels_and_boxes_together():
     data = toy(counts=(60, 40), boxes=True)
-    parts = hold_out(data, 0.1, seed=3)
+    parts = data.with_held_out(0.1, seed=3)
     assert isinstance(parts, FileDataset) and parts.test is data.test
     assert np.bincount(parts.held_out.labels).tolist() == [6, 4]
     assert set(parts.train.paths) | set(parts.held_out.paths) == set(
         data.train.paths
     )
-    assert hold_out(data, 0.1, seed=3).fingerprint == parts.fingerprint
-    assert hold_out(data, 0.1, seed=4).fingerprint != parts.fingerprint
-    small = limit(parts, train=10, test=2, seed=1)
+    assert data.with_held_out(0.1, seed=3).fingerprint == parts.fingerprint
+    assert data.with_held_out(0.1, seed=4).fingerprint != parts.fingerprint
+    small = parts.limited(train=10, test=2, seed=1)
     assert np.bincount(small.train.labels).tolist() == [6, 4]
     assert len(small.test) == 2 and small.held_out is parts.held_out
     for part in (parts.train, parts.held_out, small.train, small.test):

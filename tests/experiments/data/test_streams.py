@@ -1,16 +1,20 @@
 """Data sets of TensorFlow Datasets, made here and streamed."""
 
+import functools
 import re
 import types
 
 import numpy as np
 import pytest
+from disk_layouts import store_tfds
 
 from crl_keras.experiments.data import named as datasets
 from crl_keras.experiments.data import streams
 from crl_keras.experiments.data.crops import Crop
 from crl_keras.experiments.data.named import load_dataset
 
+# tf.data streams them, whatever the backend is.
+pytestmark = pytest.mark.once
 CROP = Crop(8, resize_ratio=1)
 
 
@@ -26,36 +30,10 @@ def tiny_images(count, height, width, first=0):
 @pytest.fixture(scope="module")
 def tfds_dir(tmp_path_factory):
     """A data folder of TFDS with sets that were made here."""
-    import tensorflow as tf
     import tensorflow_datasets as tfds
 
     folder = tmp_path_factory.mktemp("tfds")
-
-    def store(name, splits, **features):
-        tfds.dataset_builders.store_as_tfds_dataset(
-            name,
-            version="1.0.0",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(None, None, 3)),
-                    "label": tfds.features.ClassLabel(names=["cat", "dog"]),
-                    **features,
-                }
-            ),
-            split_datasets={
-                split: tf.data.Dataset.from_tensor_slices(
-                    {
-                        "image": images,
-                        "label": np.arange(len(images)) % 2,
-                        **{key: np.zeros(len(images)) for key in features},
-                    }
-                )
-                for split, images in splits.items()
-            },
-            data_dir=folder,
-            disable_shuffling=True,
-        )
-
+    store = functools.partial(store_tfds, folder)
     splits = {"train": tiny_images(23, 20, 40), "test": tiny_images(7, 20, 40)}
     store("tiny", splits)
     del splits["test"]
@@ -114,7 +92,6 @@ def test_an_epoch_has_an_order_of_its_own(tfds_dir):
     assert numbers(pipeline(tfds_dir, "test")) == [*range(7)]
 
 
-@pytest.mark.once
 def test_images_are_cropped_in_training_and_test(tfds_dir):
     crop = Crop(10, resize_ratio=1.4)
     (images, _), *_ = pipeline(tfds_dir, "test", crop=crop)
@@ -161,7 +138,6 @@ def boxed_set(tfds_dir, feature, boxes):
     return open_set(tfds_dir, name)
 
 
-@pytest.mark.once
 def test_images_are_cut_to_their_boxes(tfds_dir):
     """One a sample, as in caltech_birds2011, or several or none, as of cars."""
     import tensorflow_datasets as tfds
@@ -174,8 +150,8 @@ def test_images_are_cut_to_their_boxes(tfds_dir):
     several = tfds.features.Sequence(tfds.features.BBoxFeature())
     for feature, boxes in ((one, [box, whole]), (several, [[box, whole], []])):
         data = boxed_set(tfds_dir, feature, boxes)
-        assert data.with_boxes().fingerprint != data.fingerprint
-        ((images, _),) = data.with_boxes().pipeline("test", 2, crop)
+        assert data.cut_to_boxes(True).fingerprint != data.fingerprint
+        ((images, _),) = data.cut_to_boxes(True).pipeline("test", 2, crop)
         cut, uncut = images.numpy().astype(float)
         # Rows 4 to 12 of 20, columns 3 to 11 of 21: pixel by pixel.
         ramps = tiny_images(1, 20, 21)[0, 4:12, 3:11]
@@ -183,10 +159,9 @@ def test_images_are_cut_to_their_boxes(tfds_dir):
         ((images, _),) = data.pipeline("test", 2, crop)
         np.testing.assert_array_equal(images[1], uncut)
     with pytest.raises(ValueError, match="tfds:tiny.*image.*--crop-to"):
-        open_set(tfds_dir).with_boxes()
+        open_set(tfds_dir).cut_to_boxes(True)
 
 
-@pytest.mark.once
 def test_splits_and_parts_of_them(tfds_dir):
     validated = open_set(tfds_dir, "validated")
     assert numbers(validated.pipeline("test", 10, CROP)) == [*range(5)]
@@ -203,7 +178,7 @@ def test_splits_and_parts_of_them(tfds_dir):
     for split in ("absent", "train[5:5]", "train[?]"):
         with pytest.raises(ValueError, match=r"\'?" + re.escape(split)):
             open_set(tfds_dir, test_split=split)
-    held = data.hold_out(0.1)
+    held = data.with_held_out(0.1)
     assert numbers(held.pipeline("train", 20, CROP)) == [*range(16)]
     assert numbers(held.pipeline("held_out", 10, CROP)) == [16, 17]
     shares = open_set(
@@ -213,32 +188,30 @@ def test_splits_and_parts_of_them(tfds_dir):
         test_split="train[80%:]",
     )
     with pytest.raises(ValueError, match="whole split.*'train.:80%.'"):
-        shares.hold_out(0.1)
+        shares.with_held_out(0.1)
 
 
-@pytest.mark.once
 def test_a_part_is_held_out_or_left_out(tfds_dir):
     data = open_set(tfds_dir)
-    held = data.hold_out(0.1)
+    held = data.with_held_out(0.1)
     assert numbers(held.pipeline("train", 10, CROP)) == [*range(21)]
     assert numbers(held.pipeline("held_out", 10, CROP)) == [21, 22]
     assert held.labels("held_out").tolist() == [1, 0]
-    small = data.limit(train=5, test=3)
+    small = data.limited(train=5, test=3)
     assert numbers(small.pipeline("train", 10, CROP)) == [*range(5)]
     assert len(small.labels("test")) == 3
-    both = small.hold_out(0.4)
+    both = small.with_held_out(0.4)
     assert numbers(both.pipeline("train", 10, CROP)) == [*range(3)]
     assert numbers(both.pipeline("held_out", 10, CROP)) == [3, 4]
-    late = open_set(tfds_dir, train_split="train[4:20]").limit(train=6)
+    late = open_set(tfds_dir, train_split="train[4:20]").limited(train=6)
     assert numbers(late.pipeline("train", 10, CROP)) == [*range(4, 10)]
-    assert data.limit(train=100).train == data.train
-    assert data.hold_out(0.0) is data
+    assert data.limited(train=100).train == data.train
+    assert data.with_held_out(0.0) is data
     found = {d.fingerprint for d in (data, held, small)}
     assert len(found) == 3
     assert open_set(tfds_dir).fingerprint == data.fingerprint
 
 
-@pytest.mark.once
 def test_imagenet_is_tested_on_its_validation_split():
     class Builder:
         name = "imagenet2012"
@@ -249,7 +222,6 @@ def test_imagenet_is_tested_on_its_validation_split():
     assert streams._default_test(Builder) == "validation"
 
 
-@pytest.mark.once
 def test_what_cannot_be_streamed(tfds_dir):
     with pytest.raises(ValueError, match="data set of Tensor.*'absent_set'"):
         open_set(tfds_dir, "absent_set")
@@ -260,7 +232,6 @@ def test_what_cannot_be_streamed(tfds_dir):
             streams.open_tfds(name)
 
 
-@pytest.mark.once
 def test_which_features_can_be_streamed():
     import tensorflow_datasets
 
@@ -287,7 +258,6 @@ def test_which_features_can_be_streamed():
                 keys(*odd, supervised)
 
 
-@pytest.mark.once
 def test_a_set_that_cannot_be_prepared(tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
 
@@ -302,7 +272,6 @@ def test_a_set_that_cannot_be_prepared(tmp_path, monkeypatch):
         streams.open_tfds("imagenet2012")
 
 
-@pytest.mark.once
 def test_svhn_from_tfds(tfds_dir, tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
 

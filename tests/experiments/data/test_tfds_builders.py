@@ -1,10 +1,7 @@
 """The builders for TFDS give what the readers of folders give."""
 
 import collections
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,6 +11,7 @@ from disk_layouts import CARS_TRAIN
 from disk_layouts import adience_files
 from disk_layouts import cars_layouts
 from disk_layouts import write
+from fresh import python
 from PIL import Image
 
 from crl_keras.experiments.data.adience import read_adience
@@ -173,13 +171,11 @@ def test_a_folder_without_the_files(tfds, tmp_path, name):
         builder.download_and_prepare(download_config=config)
 
 
-def run_python(code, *arguments):
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)],
-        # No backend is needed.
-        env=os.environ | {"CRL_KERAS_RECORDS_ONLY": "1"},
-        capture_output=True,
-        text=True,
+def run_python(code, *arguments, exit_code=0):
+    return python(
+        *("-W", "ignore", "-c", code, *arguments),
+        exit_code=exit_code,
+        CRL_KERAS_RECORDS_ONLY="1",  # No backend is needed.
     )
 
 
@@ -208,7 +204,6 @@ builder.download_and_prepare(
 print(sum(int(e["label"]) for e in builder.as_data_source(split="test")))
 """
     done = run_python(code, folder, tmp_path / "tfds")
-    assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == str(2 * sum(range(8)))
 
 
@@ -221,8 +216,7 @@ import sys
 sys.modules[{missing!r}] = None
 import crl_keras.experiments.data.tfds_builders
 """
-    done = run_python(code)
-    assert done.returncode == 1
+    done = run_python(code, exit_code=1)
     assert f"ImportError: {missing} is needed here" in done.stderr
     assert 'pip install "crl-keras[tfds]"' in done.stderr
 
@@ -234,9 +228,7 @@ import crl_keras.experiments.data.adience
 import crl_keras.experiments.data.fine_grained
 print(*{name.split(".")[0] for name in sys.modules})
 """
-    done = run_python(code)
-    assert done.returncode == 0, done.stderr
-    loaded = set(done.stdout.split())
+    loaded = set(run_python(code).stdout.split())
     assert "numpy" in loaded
     assert not loaded & {
         *("keras", "tensorflow", "jax", "torch", "tensorflow_datasets"),

@@ -3,12 +3,12 @@
 import collections
 import csv
 import dataclasses
+import json
 import math
 import os
 import pathlib
 import re
 import shlex
-import subprocess
 import sys
 
 import keras
@@ -18,12 +18,13 @@ import reference
 from disk_layouts import adience_files
 from disk_layouts import cub_files
 from disk_layouts import write as write_files
+from fresh import python
 from made_runs import write_run
 from PIL import Image
 from scipy import stats
 
 from crl_keras.experiments.commands.arguments import compare_parser
-from crl_keras.experiments.commands.arguments import make_plan
+from crl_keras.experiments.commands.plans import make_plan
 from crl_keras.experiments.commands.reproduce import make_paper_plan
 from crl_keras.experiments.commands.reproduce import make_protocol
 from crl_keras.experiments.commands.reproduce import paper_parser
@@ -51,11 +52,12 @@ from crl_keras.experiments.paper.tables import figure_entries
 from crl_keras.experiments.paper.tables import grouped
 from crl_keras.experiments.runs import backbones
 from crl_keras.experiments.runs import sweep
+from crl_keras.experiments.runs.backbone_names import check_backbone
 from crl_keras.experiments.runs.backbones import build_backbone
-from crl_keras.experiments.runs.backbones import check_backbone
 from crl_keras.experiments.runs.config import LOSSES
 from crl_keras.experiments.runs.config import canonical_loss
 from crl_keras.experiments.runs.config import parse_loss
+from crl_keras.experiments.runs.method_names import METHODS
 from crl_keras.experiments.runs.recipes import RECIPES
 from crl_keras.experiments.runs.recipes import get_recipe
 from crl_keras.networks import NETWORKS
@@ -187,7 +189,6 @@ def test_what_is_not_built_is_known():
     assert reasons == {
         ("VII", "not in the paper"): 1,
         ("IX", "cited"): 16,
-        ("IX", "not built"): 12,
     }
 
 
@@ -195,7 +196,7 @@ def test_numbers_of_runs():
     compared = 2 * (3 + COMPARED)
     expected = dict(
         table1=42, table2=6, table3=45, table4=4, table5=2 * 10,
-        table6=compared, table7=2 * 3 + 3 + 2, table8=3 * 10, table9=4,
+        table6=compared, table7=2 * 3 + 3 + 2, table8=3 * 10, table9=16,
         table10=9 * 5,
     )  # fmt: skip
     # ResNet34 is in I and III, seed 0 of MobileNetV2 in III and V, ResNet164
@@ -253,14 +254,15 @@ def test_smoke_is_small():
     configs = all_configs(every)
     files = {"cub", "cars", "adience"}
     assert {c.dataset for c in configs} == {"digits", "digits32"} | files
-    assert {c.recipe.image_size for c in configs} == {None, 32}
+    # The methods' feature maps need a few places.
+    assert {c.recipe.image_size for c in configs} == {None, 32, 64}
     assert {c.weights for c in configs} == {"none"}
     # Folds are made by all that has them.
     folds = [c.fold for c in configs if c.dataset == "adience"]
     assert sorted(folds) == sorted(3 * [*range(5)])
     assert {c.recipe.epochs for c in configs} == {1}
     assert {(c.train_limit, c.test_limit) for c in configs} == {(100, 100)}
-    large = [c for c in configs if c.network not in
+    large = [c for c in configs if c.network.partition("+")[0] not in
              ("logistic", "mlp", "zhu2018", "keras_hub/resnet18")]  # fmt: skip
     networks = {e.configs[0].network for e in entries("table3") if e.configs}
     assert sorted(c.network for c in large) == sorted(networks)
@@ -296,7 +298,13 @@ def test_smoke_is_small():
             {},
             {("paper", 30), ("svhn", 10), ("imagenet", 10)},
         ),
-        ("table9", "full", {}, {("fine_grained", 180)}),
+        (
+            "table9",
+            "full",
+            {},
+            {("fine_grained", 180), ("bcnn", 70), ("dfl", 120), ("dcl", 180)},
+        ),
+        ("table9", "full", {"only": ("dcl", "ce")}, {("dcl", 180)}),
         ("table10", "full", {}, {("adience", 120)}),
     ],
 )
@@ -410,7 +418,7 @@ def test_the_list_gives_costs_and_where_they_are_from(
     hours = 30 * 300 * (50_000 + 10_000 / 3) / 1000 / 3600
     assert f"about {hours:.0f} hours" in out and "Toaster 9" in out
     assert "cifar10, resnet164: recipe paper, 300 epochs, 10 seeds" in out
-    assert "by multiplications" not in out
+    assert "(estimated)" not in out
 
 
 def rate(network, size, speed, device="A"):
@@ -511,6 +519,21 @@ def test_multiplications_of_backbones(no_draws):
             places = math.prod(layer.output.shape[1:-1])
             total += places * math.prod(layer.kernel.shape)
     assert round(total / 1e6) == costs.MACS["backbone/resnet18"][0]
+
+
+def test_multiplications_of_methods():
+    """DCL computes two images for one."""
+    plain = costs.multiplications("keras_hub/resnet50", 448)
+    assert costs.multiplications("keras_hub/resnet50+dfl", 448) == plain
+    assert costs.multiplications("keras_hub/resnet50+dcl", 448) == 2 * plain
+    assert costs.measured_size("keras_hub/resnet50+dcl", 448) == 448
+    widths = (64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3
+    total, channels = 0, 3
+    for block, of_block in enumerate(widths):
+        for width in of_block:
+            total += 9 * channels * width * (224 >> block) ** 2
+            channels = width
+    assert round(total / 1e6) == costs.MACS["backbone/vgg16"][0]
 
 
 def test_what_is_measured_is_what_the_list_uses(tmp_path, monkeypatch):
@@ -650,7 +673,7 @@ def test_scales_and_protocols_are_never_mixed(tmp_path):
         assert f"scale {scale}" in text.splitlines()[0]
         assert "5 runs in the folder are of another scale" in text
         assert (rows[1]["difference"] == "") == (scale == "smoke")
-        assert ("No result." in text) == (scale == "smoke")
+        assert ("no result." in text) == (scale == "smoke")
     rows, _ = report(tmp_path, "table8", recipe="released")
     assert float(rows[1]["mean"]) == pytest.approx(50)
 
@@ -797,7 +820,7 @@ def test_a_run_of_two_rows_is_left_out_once(tmp_path):
         ),
         ("table7", ["7.8%", "dash for NLLR", "Weight decay", "Table VIII"]),
         ("table8", ["variance", "0.071 is smaller", "6.48, 5.27 and 4.36"]),
-        ("table9", ["not built", "9 to 22 test images", "only if cut"]),
+        ("table9", ["VGG-M", "9 to 22 test images", "only if cut"]),
         ("table10", ["No spread", "no pretrained rows", "8-13"]),
     ],
 )
@@ -812,7 +835,8 @@ def test_contradictions_are_said_where_they_are_printed(tmp_path, name, parts):
 def test_rows_without_runs_show_the_paper(tmp_path):
     rows, text = report(tmp_path, "table9")
     assert len(rows) == 28 + 4
-    assert "DCL / ResNet50 | CRL | **94.60** | not built" in text
+    assert "DCL / ResNet50 | CRL | **94.60** |" in text
+    assert "not built" not in text
     assert "MA-CNN / VGG-19 | as published | 86.5 | cited" in text
     assert text.count("ResNet50, fine-tuned") == 4
     assert text.count("NaN") == text.count("nan") == 0
@@ -985,21 +1009,9 @@ def test_figs_4_and_5_show_agreement_and_disagreement(tmp_path):
     assert ">A1<" in maps.svg and ">7-8<" in maps.svg
 
 
-def run(*arguments, cwd):
-    done = subprocess.run(
-        [sys.executable, str(REPRODUCE), *arguments],
-        cwd=cwd,
-        env=dict(os.environ, COLUMNS="100"),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
-
-
 def test_a_small_table_is_run_resumed_and_reported(tmp_path):
     command = ["table4", "--scale", "smoke", "--only", "logistic"]
-    first = run(*command, cwd=tmp_path).stdout
+    first = python(REPRODUCE, *command, cwd=tmp_path).stdout
     assert "[4/4] digits, logistic" in first and "no result" in first
     runs = tmp_path / "runs" / "paper-smoke"
     results = sorted(runs.glob("*/result.json"))
@@ -1007,7 +1019,7 @@ def test_a_small_table_is_run_resumed_and_reported(tmp_path):
     # Two seeds of two losses; the first is to be done again.
     results[0].unlink()
     stamps = {p: p.stat().st_mtime_ns for p in results[1:]}
-    again = run(*command, cwd=tmp_path).stdout
+    again = python(REPRODUCE, *command, cwd=tmp_path).stdout
     assert "3 of 4 runs are done already" in again and results[0].exists()
     assert stamps == {p: p.stat().st_mtime_ns for p in stamps}
 
@@ -1020,35 +1032,58 @@ def test_a_small_table_is_run_resumed_and_reported(tmp_path):
         "print('loaded', *{'keras', 'jax', 'torch', 'tensorflow'} "
         "& set(sys.modules))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(REPRODUCE), *command, "--report"],
-        cwd=tmp_path,
-        env=dict(os.environ, COLUMNS="100"),
-        capture_output=True,
-        text=True,
-    )
+    done = python("-c", code, REPRODUCE, *command, "--report", cwd=tmp_path)
     assert done.stdout.endswith("loaded\n"), done.stderr
     assert before == {p: p.read_bytes() for p in before}
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Not the full sets.
-def test_files_and_folds_are_run_at_the_scale_smoke(tmp_path, monkeypatch):
-    """With narrow backbones."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture
+def narrow_backbones(monkeypatch):
     monkeypatch.setitem(backbones.BLOCKS, "resnet18", ("basic", (1, 1, 1, 1)))
     monkeypatch.setattr(backbones, "WIDTHS", (64, 8, 8, 8))
+
+
+def shown_rows(folder, table):
+    """The rows of a report that have a result."""
+    with open(folder / "paper" / f"{table}.csv", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["mean"]]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Not the full sets.
+def test_files_and_folds_are_run_at_the_scale_smoke(
+    tmp_path, monkeypatch, narrow_backbones
+):
+    monkeypatch.chdir(tmp_path)
     what = ("table9", "table10", "--scale", "smoke", "--only", "cub", "adience")
-    reproduce(monkeypatch, *what, "crl")
+    reproduce(monkeypatch, *what, "crl", "resnet34", "resnet50")
     folder = tmp_path / "runs" / "paper-smoke"
     assert len([*folder.glob("*/result.json")]) == 1 + 5
-    with open(folder / "paper" / "table10.csv", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = shown_rows(folder, "table10")
     assert {(row["n"], row["planned"]) for row in rows} == {("5", "5")}
     exact, one_off = (float(row["mean"]) for row in rows[:2])
     assert 0 <= exact < one_off <= 100
-    with open(folder / "paper" / "table9.csv", encoding="utf-8") as file:
-        (ours,) = [row for row in csv.DictReader(file) if row["mean"]]
+    (ours,) = shown_rows(folder, "table9")
     assert ours["network"] == "ResNet50, fine-tuned"
+
+
+@pytest.mark.once  # All backends: tests/experiments/runs/test_methods_runs.py
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_methods_are_run_at_the_scale_smoke(
+    tmp_path, monkeypatch, narrow_backbones
+):
+    """All at once, as the command does it: DFL's filters start from files."""
+    monkeypatch.chdir(tmp_path)
+    what = ("table9", "--scale", "smoke", "--only", "cub", "crl")
+    reproduce(monkeypatch, *what, *METHODS)
+    folder = tmp_path / "runs" / "paper-smoke"
+    assert [row["network"] for row in shown_rows(folder, "table9")] == [
+        "B-CNN / VGGNet",
+        "DFL / ResNet50",
+        "DCL / ResNet50",
+    ]
+    for path in folder.glob("*/config.json"):
+        config = json.loads(path.read_text())
+        assert config["recipe"]["name"] in METHODS
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -1080,7 +1115,7 @@ def test_digits_are_written_as_the_data_sets_lie_on_disk(tmp_path):
     "words, message",
     [
         ("fig3 --report", "^reproduce: fig3"),
-        ("table1 cost", "asked for alone"),
+        ("table1 cost", "cannot be combined"),
         ("table1 --image-size 64", "is for measure"),
         ("table1 --reader pillow", "--reader is for image files"),
     ],

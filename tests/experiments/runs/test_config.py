@@ -7,11 +7,15 @@ import pytest
 
 from crl_keras.experiments.runs.config import RunConfig
 from crl_keras.experiments.runs.config import canonical_loss
+from crl_keras.experiments.runs.config import control_of
 from crl_keras.experiments.runs.config import loss_label
 from crl_keras.experiments.runs.config import make_head
 from crl_keras.experiments.runs.config import make_loss
 from crl_keras.experiments.runs.config import parse_loss
+from crl_keras.experiments.runs.config import with_controls
 from crl_keras.experiments.runs.recipes import get_recipe
+from crl_keras.losses import StepMatchedCrossEntropy
+from crl_keras.losses import StepNormalizedLoss
 
 
 def make_config(**changes):
@@ -163,3 +167,45 @@ def test_a_loss_with_a_margin_comes_with_its_layer(name):
     parts = make_head(f"{name}(margin=2,gamma=1e-3)", 4, accumulate=4)
     assert parts.gamma == 1e-3 / 4
     assert canonical_loss(f"{name}(gamma=1e-3)").split(",")[2] == "gamma=0.001"
+
+
+def test_a_control_is_named_after_its_loss():
+    assert canonical_loss("CRL_Steps( beta = -1 )") == (
+        "crl_steps(alpha=1.5,beta=-1)"
+    )
+    assert canonical_loss("crl_weights(alpha=0)") == "nllr_weights"
+    assert loss_label("crl_steps") == "CE with CRL's steps"
+    assert loss_label("crl_weights(beta=-1)") == (
+        "CRL(1.5, -1) with CE's steps"
+    )
+    assert control_of("focal_weights(gamma=1)") == ("focal(gamma=1)", "weights")
+    for name in ("ce_steps", "lsoftmax_steps", "crl_step"):
+        with pytest.raises(ValueError, match="crl_steps and crl_weights"):
+            canonical_loss(name)
+    assert control_of("ce_steps") is None
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_control_is_made_of_its_loss(soft):
+    for spec in ("crl_steps(beta=-1)", "dualce_weights", "nllr_steps"):
+        loss = make_loss(spec, 3, soft, 0.1 if soft else 0.0)
+        is_steps = "steps" in spec
+        kind = StepMatchedCrossEntropy if is_steps else StepNormalizedLoss
+        assert type(loss) is kind
+        base, _ = control_of(spec)
+        expected = make_loss(base, 3, soft, 0.1 if soft else 0.0)
+        assert type(loss.loss) is type(expected)
+        assert loss.loss.get_config() == expected.get_config()
+    with pytest.raises(ValueError, match="is for integer labels"):
+        make_loss("released_steps", 3, soft_labels=True)
+
+
+def test_the_effect_of_every_loss_that_weighs_is_split():
+    assert with_controls(["crl(beta=-1)", "lsoftmax"])[:4] == (
+        "ce",
+        "crl(alpha=1.5,beta=-1)",
+        "crl_steps(alpha=1.5,beta=-1)",
+        "crl_weights(alpha=1.5,beta=-1)",
+    )
+    with pytest.raises(ValueError, match="nllr, crl, focal.*Received: ce, lso"):
+        with_controls(["ce", "lsoftmax"])

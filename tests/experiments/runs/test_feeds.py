@@ -1,13 +1,13 @@
 """What training reads: of one seed the same, from memory and from files."""
 
 import io
+import sys
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-from crl_keras.experiments.data import sources
 from crl_keras.experiments.data.image_files import FileDataset
 from crl_keras.experiments.data.image_files import FileSplit
 from crl_keras.experiments.data.named import load_dataset
@@ -62,7 +62,9 @@ def reds(batches):
     return [int(i[0, 0, 0]) // 10 for x, _ in batches for i in x]
 
 
-@pytest.mark.parametrize("reader", ["memory", "pillow", "tf.data"])
+@pytest.mark.parametrize(
+    "reader", ["memory", "pillow", "simplejpeg", "tf.data"]
+)
 def test_an_epoch_depends_on_seed_and_number_alone(files, reader):
     data, small = files, recipe()
     if reader == "memory":
@@ -87,12 +89,13 @@ def test_an_epoch_depends_on_seed_and_number_alone(files, reader):
 
 
 @once
-def test_both_readers_give_the_same_images(files):
+@pytest.mark.parametrize("other", ["pillow", "simplejpeg"])
+def test_all_readers_give_the_same_images(files, other):
     for crop in ("random", "random_resized"):
         small = recipe(crop=crop)
         pillow, tensorflow = (
             make_feed(files, small, seed=3, reader=reader)
-            for reader in ("pillow", "tf.data")
+            for reader in (other, "tf.data")
         )
         for split in ("train", "test"):
             for a, b in zip(
@@ -108,9 +111,9 @@ def test_both_readers_give_the_same_images(files):
             np.testing.assert_array_equal(y, v)
             assert np.abs(x.astype(int) - u).mean() < 4
     with_box = files
-    without = files.without_boxes()
+    without = files.cut_to_boxes(False)
     assert without.fingerprint != with_box.fingerprint
-    for reader in ("pillow", "tf.data"):
+    for reader in (other, "tf.data"):
         (images, _), *_ = make_feed(with_box, recipe(), 0, reader).ordered(
             "test"
         )
@@ -121,7 +124,7 @@ def test_both_readers_give_the_same_images(files):
 
 
 @once
-@pytest.mark.parametrize("reader", ["pillow", "tf.data"])
+@pytest.mark.parametrize("reader", ["pillow", "simplejpeg", "tf.data"])
 def test_the_test_set_is_in_order_and_whole(files, reader, monkeypatch):
     monkeypatch.setattr(feeds, "TEST_BATCH", 3)
     feed = make_feed(files, recipe(), 0, reader)
@@ -133,17 +136,27 @@ def test_the_test_set_is_in_order_and_whole(files, reader, monkeypatch):
 
 
 @once
-@pytest.mark.parametrize("reader", ["pillow", "tf.data"])
+@pytest.mark.parametrize("reader", ["pillow", "simplejpeg", "tf.data"])
 def test_a_file_that_breaks_later_is_named(files, reader, tmp_path):
     path = tmp_path / "half.jpg"
     file = io.BytesIO()
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(file, "JPEG")
     path.write_bytes(file.getvalue()[:200])
     broken = FileSplit((*files.test.paths[:6], str(path)), files.test.labels)
-    data = FileDataset("broken", files.without_boxes().train, broken, CLASSES)
+    data = FileDataset(
+        "broken", files.cut_to_boxes(False).train, broken, CLASSES
+    )
     feed = make_feed(data, recipe(), 0, reader)
     with pytest.raises(OSError, match=r"half.jpg.*--skip-unreadable"):
         [*feed.ordered("test")]
+
+
+@once
+@pytest.mark.parametrize("missing", ["simplejpeg", "cv2"])
+def test_a_reader_that_is_missing_is_said(files, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=r"crl-keras\[simplejpeg\]"):
+        make_feed(files, recipe(), 0, "simplejpeg")
 
 
 def test_labels_are_soft_where_the_recipe_mixes(files):
@@ -184,7 +197,7 @@ def test_mixed_images_are_mixed_as_their_labels(files):
 
 @once
 def test_statistics_and_thumbnails(files, monkeypatch):
-    feed = make_feed(files.without_boxes(), recipe(resize_ratio=1.0))
+    feed = make_feed(files.cut_to_boxes(False), recipe(resize_ratio=1.0))
     mean, std = feed.statistics()
     assert mean[0] == pytest.approx(np.mean(10 * np.arange(13)) / 255, abs=1e-3)
     assert std[2] == 0
@@ -326,12 +339,12 @@ def test_what_tensorflow_alone_cannot_decode_is_skipped_by_its_reader(
     cut.write_bytes(cut.read_bytes()[:-12])
     paths = (*files.test.paths, str(path), str(cut))
     split = FileSplit(paths, np.arange(9) % 3)
-    data = FileDataset("made", files.without_boxes().train, split, CLASSES)
-    assert sources.readable(data, reader="pillow") is data
+    data = FileDataset("made", files.cut_to_boxes(False).train, split, CLASSES)
+    assert data.checked(reader="pillow") is data
     with pytest.raises(OSError, match="moving.webp"):
-        sources.readable(data, reader="tf.data")
+        data.checked(reader="tf.data")
     with pytest.warns(UserWarning, match="2 unreadable images skipped"):
-        kept = sources.readable(data, skip_unreadable=True, reader="tf.data")
+        kept = data.checked(skip_unreadable=True, reader="tf.data")
     for images, _ in make_feed(kept, recipe(), 0, "tf.data").ordered("test"):
         assert len(images)
 
@@ -355,13 +368,13 @@ def test_what_tensorflow_does_not_read_is_said_before_training(
     path = tmp_path / name
     Image.new("RGB", (30, 20), (200, 40, 90)).convert(mode).save(path)
     split = FileSplit((*files.test.paths, str(path)), np.arange(8) % 3)
-    data = FileDataset("made", files.without_boxes().train, split, CLASSES)
-    assert sources.readable(data, reader="pillow") is data
+    data = FileDataset("made", files.cut_to_boxes(False).train, split, CLASSES)
+    assert data.checked(reader="pillow") is data
     if not reads:
         with pytest.raises(OSError, match=f"{name}.*--reader pillow"):
-            sources.readable(data, reader="tf.data")
+            data.checked(reader="tf.data")
         return
-    assert sources.readable(data, reader="tf.data") is data
+    assert data.checked(reader="tf.data") is data
     for reader in ("pillow", "tf.data"):
         *_, (images, _) = make_feed(data, recipe(), 0, reader).ordered("test")
         found = images[-1].astype(int) - (200, 40, 90)

@@ -74,7 +74,11 @@ def test_all_recipes():
         "imagenet",
         "adience",
         "fine_grained",
+        "bcnn",
+        "dfl",
+        "dcl",
         "finetune",
+        "scratch",
     ]
     for name, recipe in RECIPES.items():
         assert recipe.name == name
@@ -461,6 +465,14 @@ def test_the_documentation_has_every_recipe():
         assert float(decay) == recipe.weight_decay
         assert ("mirror" in seen) == (recipe.augmentation != "none")
         assert (f" {recipe.image_size}" in seen) == bool(recipe.image_size)
+        if "--weights none" in default:
+            found = default_recipe("folder:pets", "keras/resnet50", "none")
+            assert found == name
+            continue
+        if "--method" in default:
+            network = f"keras/resnet50+{default.split()[1].strip('`')}"
+            assert default_recipe("cub", network) == name
+            continue
         for dataset in re.findall("`(.*?)`", default):
             assert default_recipe(dataset, "keras/resnet50") == name
     assert default_recipe("adience_faces", "keras/resnet50") == "adience"

@@ -1,5 +1,6 @@
 """Records: whole or not there, whatever happens in between."""
 
+import csv
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from scipy import special
 from test_config import make_config
 
 from crl_keras.experiments.runs import records
@@ -45,6 +47,9 @@ def test_what_is_written_is_read(tmp_path):
         record.logits()["test"], np.arange(6.0).reshape(2, 3)
     )
     assert list(record.data()["class_names"]) == ["a", "b"]
+    # Written by an older version: positions stand for the names of files.
+    assert list(record.data()["names"]) == ["0", "1"]
+    assert record.gradcam() is None
 
 
 def test_unfinished_runs_are_not_read(tmp_path):
@@ -148,3 +153,27 @@ def test_a_folder_that_cannot_be_written_is_said_before_training(tmp_path):
         check_output(tmp_path, 1e12)
     check_output(tmp_path / "new" / "folder", 1)
     assert not list((tmp_path / "new" / "folder").iterdir())
+
+
+def test_predictions_are_a_table(tmp_path):
+    """Read back and computed again, row by row."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4, 7)).astype("float32")
+    labels = np.array([0, 6, 2, 2])
+    classes = [f"class, {k}" for k in range(7)]
+    names = ["cat/a.jpg", "dog/\u00e9.jpg", "x/1.png", "x/2.png"]
+    path = tmp_path / "predictions.csv"
+    records.write_predictions(path, names, labels, classes, logits)
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == names
+    p = special.softmax(logits.astype(np.float64), axis=1)
+    for row, x, label in zip(rows, p, labels, strict=True):
+        assert row["label"] == classes[label]
+        assert row["predicted"] == row["class_1"] == classes[x.argmax()]
+        assert float(row["loss"]) == pytest.approx(-np.log(x[label]), rel=1e-5)
+        for k, value in enumerate(sorted(x)[::-1][:5], 1):
+            found = float(row[f"probability_{k}"])
+            assert found == pytest.approx(value, rel=1e-5)
+            assert x[classes.index(row[f"class_{k}"])] == value
+    assert "class_6" not in rows[0]

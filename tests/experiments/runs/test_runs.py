@@ -15,11 +15,16 @@ import types
 import keras
 import numpy as np
 import pytest
+from fresh import run_python
 from keras.ops import convert_to_numpy as to_numpy
 
+from crl_keras.experiments.data.splits import Dataset
+from crl_keras.experiments.devices import JAX_MEMORY
+from crl_keras.experiments.runs import models
 from crl_keras.experiments.runs import sweep
 from crl_keras.experiments.runs import training
 from crl_keras.experiments.runs.config import LOSSES
+from crl_keras.experiments.runs.config import control_of
 from crl_keras.experiments.runs.feeds import make_feed
 from crl_keras.experiments.runs.recipes import get_recipe
 from crl_keras.experiments.runs.records import RunFolder
@@ -130,16 +135,18 @@ def test_every_loss_trains_from_the_same_weights(tmp_path, monkeypatch):
     compile_model = keras.Model.compile
     monkeypatch.setattr(keras.Model, "compile", compiled)
     monkeypatch.setitem(NETWORKS, "tiny", tiny)
+    losses = [loss for loss in LOSSES if not control_of(loss)]
+    losses += ["crl_steps", "focal_weights"]
     plan = make_plan(
         tmp_path,
-        list(LOSSES),
+        losses,
         network="tiny",
         epochs=1,
         augmented=False,
         recipe=dict(learning_rate=0.02, batch_size=18),
     )
     found = run(plan)
-    assert len(found) == len(first) == len(LOSSES)
+    assert len(found) == len(first) == len(losses)
     for values, config in zip(first.values(), plan.configs, strict=True):
         is_margin = config.loss.startswith(("lsoftmax", "asoftmax"))
         assert len(values) == len(first[0]) - is_margin
@@ -179,19 +186,19 @@ def test_a_margin_comes_by_whole_batches(tmp_path):
         plan = make_plan(tmp_path, ["lsoftmax"], recipe={"accumulate": parts})
         (config,) = plan.configs
         feed = make_feed(sweep.prepare_dataset(plan, config), config.recipe)
-        model, _, _ = training.build_model(config, feed)
+        model, _, _ = models.build_model(config, feed)
         (network,) = [x for x in model.layers if x.name == "mlp"]
         gammas[parts] = network.layers[-1].gamma
     assert gammas == {1: 2.5e-5, 4: 2.5e-5 / 4}
 
 
-def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path, monkeypatch):
-    """With a margin that comes fast, so that its step is state too."""
-    monkeypatch.setitem(NETWORKS, "tiny", tiny)
-    loss = "lsoftmax(gamma=0.1,power=1)"
-    common = dict(losses=[loss], network="tiny", epochs=3)
-    ((_, whole),) = run(make_plan(tmp_path / "whole", **common)).items()
-    plan = make_plan(tmp_path / "broken", **common)
+def resumed(tmp_path, **values):
+    """A run that was stopped after its first epoch, and that went on.
+
+    It ends with the numbers of one that was not stopped.
+    """
+    ((_, whole),) = run(make_plan(tmp_path / "whole", **values)).items()
+    plan = make_plan(tmp_path / "broken", **values)
 
     def stop(row):
         raise Stop
@@ -200,6 +207,14 @@ def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path, monkeypatch):
         run(plan, on_epoch=stop)
     ((_, broken),) = run(plan).items()
     assert_same_numbers(broken, whole)
+    return broken
+
+
+def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path, monkeypatch):
+    """With a margin that comes fast, so that its step is state too."""
+    monkeypatch.setitem(NETWORKS, "tiny", tiny)
+    loss = "lsoftmax(gamma=0.1,power=1)"
+    resumed(tmp_path, losses=[loss], network="tiny", epochs=3)
 
 
 def test_a_killed_sweep_goes_on(tmp_path):
@@ -259,7 +274,7 @@ def wait_for_an_epoch(plan, process):
 
 
 def test_a_loss_that_is_nan_ends_its_run_and_no_other(tmp_path, monkeypatch):
-    real = training.make_loss
+    real = models.make_loss
 
     def broken(spec, *arguments):
         loss = real(spec, *arguments)
@@ -267,7 +282,7 @@ def test_a_loss_that_is_nan_ends_its_run_and_no_other(tmp_path, monkeypatch):
             return lambda y_true, y_pred: loss(y_true, y_pred * np.nan)
         return loss
 
-    monkeypatch.setattr(training, "make_loss", broken)
+    monkeypatch.setattr(models, "make_loss", broken)
     found = run(make_plan(tmp_path))
     failed, fine = found["ce", 0], found["crl(alpha=1.5,beta=1)", 0]
     assert failed.result["status"] == "diverged"
@@ -307,6 +322,52 @@ def test_workers_make_the_same_records(tmp_path):
     ]
     lines = [line for log in logs for line in log.splitlines() if "[" in line]
     assert sum("test error" in line for line in lines) == 4
+
+
+@pytest.fixture
+def unset(monkeypatch):
+    """No variable that says how much of a GPU a process takes."""
+    for name in (*JAX_MEMORY, "TF_FORCE_GPU_ALLOW_GROWTH"):
+        monkeypatch.setenv(name, "")  # So that it is put back after the test.
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "name, value, expected",
+    [
+        (None, None, {"preallocate": False}),
+        ("XLA_PYTHON_CLIENT_PREALLOCATE", "true", {"preallocate": True}),
+        ("XLA_CLIENT_MEM_FRACTION", ".2", {"memory_fraction": 0.2}),
+        ("XLA_PYTHON_CLIENT_MEM_FRACTION", ".2", {"memory_fraction": 0.2}),
+        ("XLA_PYTHON_CLIENT_ALLOCATOR", "platform", {"allocator": "platform"}),
+    ],
+)
+def test_workers_share_a_gpu_unless_the_user_says_how(
+    unset, monkeypatch, name, value, expected
+):
+    """As JAX itself reads the environment that a worker gets."""
+    from jaxlib import xla_client
+
+    if name:
+        monkeypatch.setenv(name, value)
+    environment = sweep.worker_environment(4)
+    assert environment["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    assert set(os.environ) <= set(environment)
+    monkeypatch.setattr(os, "environ", environment)
+    options = xla_client.generate_pjrt_gpu_plugin_options()
+    assert expected.items() <= options.items()
+    assert ("preallocate" in options) == ("preallocate" in expected)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_command_leaves_the_gpu_to_its_workers(unset, script, workers):
+    command = "--dataset digits --losses ce --seeds 1 --list --workers"
+    code, out, _ = script("compare_losses.py", *command.split(), str(workers))
+    assert code == 0 and "1 of 1 runs to do" in out
+    set_now = os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE")
+    assert set_now == ("false" if workers > 1 else None)
 
 
 def test_two_commands_with_workers_share_a_folder(tmp_path):
@@ -403,11 +464,11 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         run(plan, on_epoch=stop)
-    limit = sweep.sources.limit
+    limited = Dataset.limited
     monkeypatch.setattr(
-        sweep.sources,
-        "limit",
-        lambda data, train, test: limit(data, train - 20, test),
+        Dataset,
+        "limited",
+        lambda data, train, test: limited(data, train - 20, test),
     )
     with pytest.raises(ValueError, match="begun on other data"):
         run(plan)
@@ -480,16 +541,7 @@ def test_callbacks_of_keras_by_option(tmp_path):
 def test_mixed_precision_resumes_too(tmp_path):
     """float16 has the most to resume: its loss scale moves."""
     common = dict(losses=["crl"], precision="mixed_float16", epochs=2)
-    ((_, whole),) = run(make_plan(tmp_path / "whole", **common)).items()
-    plan = make_plan(tmp_path / "broken", **common)
-
-    def stop(row):
-        raise Stop
-
-    with pytest.raises(Stop):
-        run(plan, on_epoch=stop)
-    ((_, broken),) = run(plan).items()
-    assert_same_numbers(broken, whole)
+    broken = resumed(tmp_path, **common)
     assert broken.logits()["test"].dtype == np.float32
     assert keras.config.dtype_policy().name == "float32"
 
@@ -498,16 +550,8 @@ def test_mixed_precision_resumes_too(tmp_path):
 def test_a_fresh_process_needs_no_backend_for_the_records():
     code = (
         "import sys\n"
-        "from crl_keras.experiments.runs import config, recipes, records\n"
+        "from crl_keras.experiments.runs import config, records, recipes\n"
         "from crl_keras.experiments.measures import scores, statistics\n"
         "print({'tensorflow', 'torch', 'jax', 'keras'} & set(sys.modules))"
     )
-    environment = dict(os.environ, CRL_KERAS_RECORDS_ONLY="1")
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == "set()"
+    assert run_python(code, CRL_KERAS_RECORDS_ONLY="1").strip() == "set()"

@@ -1,0 +1,220 @@
+"""Signs that a run cannot be trusted, each with what to do about it.
+
+Every sign is a sentence for the user, printed after training and shown in the
+report. Imports no backend.
+"""
+
+import contextlib
+import math
+
+import numpy as np
+
+from crl_keras.experiments.runs.config import OwnConfig
+from crl_keras.experiments.runs.config import crl_parameters
+from crl_keras.experiments.runs.config import loss_label
+from crl_keras.experiments.runs.config import parse_loss
+from crl_keras.experiments.words import counted
+from crl_keras.experiments.words import listed
+from crl_keras.experiments.words import pair_text
+
+GAP = 0.25  # Of accuracies: training this far above the test is overfitting.
+FIRST_EPOCHS = 5
+# Moving averages that reach back further than this share of the training have
+# not forgotten the statistics that they started with.
+LONGEST_REACH = 0.2
+NAMES_SHOWN = 5
+KEYS = {"train_loss", "train_accuracy", "test_loss"}
+
+
+def loss_of_guessing(loss, classes):
+    """The loss of equal probabilities for all classes, or None.
+
+    None is for losses whose value depends on more than the probabilities.
+
+    Args:
+        loss: A loss as `parse_loss` takes it.
+        classes: Number of classes.
+
+    >>> round(loss_of_guessing("ce", 10), 4)
+    2.3026
+    >>> round(loss_of_guessing("crl(alpha=1.5,beta=1)", 10), 4)
+    3.1781
+    """
+    name, parameters = parse_loss(loss)
+    entropy = math.log(classes)
+    if name == "ce":
+        return entropy
+    if name in ("crl", "nllr"):  # Eq. (11) of the CRL paper.
+        alpha, beta = crl_parameters(loss).values()
+        return entropy + beta * math.log(alpha + 1 - 1 / classes)
+    if name == "focal":
+        return (1 - 1 / classes) ** parameters["gamma"] * entropy
+    return None
+
+
+def diagnose(record, logits=None):
+    """What is wrong with a run that ended, as sentences.
+
+    Args:
+        record: `Record`.
+        logits: Logits of the test set `[N, C]`, or None.
+
+    Returns:
+        Dict from the kind of a sign to its sentence, empty for a run that
+        looks right. The kinds: "guessing", "rising", "lagging", "overfitted"
+        and "unpredicted".
+    """
+    if record.result["status"] != "done" or not record.history:
+        return {}
+    if not KEYS <= record.history[-1].keys():  # Of numbers made elsewhere.
+        return {}
+    found = {
+        "guessing": _guessing(record),
+        "rising": _rising(record),
+        "lagging": _lagging(record),
+        "overfitted": _overfitted(record),
+        "unpredicted": _unpredicted(record, logits),
+    }
+    return {kind: sentence for kind, sentence in found.items() if sentence}
+
+
+def signs(records):
+    """What is wrong with any of the runs: a sentence for each kind of a sign.
+
+    Args:
+        records: `Record`s; those without logits are looked at without.
+
+    Returns:
+        List of str. Where several runs have a sign, the first is described.
+    """
+    found = {}
+    for record in records:
+        logits = None
+        with contextlib.suppress(OSError, ValueError):
+            logits = record.logits()["test"]
+        config = record.config
+        name = f"{loss_label(config.loss)} seed {pair_text(config.pair)}"
+        for kind, sentence in diagnose(record, logits).items():
+            found.setdefault(kind, []).append(f"{name}: {sentence}")
+    return [
+        first + (f" The same holds for {counted(len(more), 'run')} more.")
+        if more
+        else first
+        for first, *more in found.values()
+    ]
+
+
+def _guessing(record):
+    classes = record.result["dataset"]["classes"]
+    last = record.history[-1]
+    chance = loss_of_guessing(record.config.loss, classes)
+    smoothed = record.config.recipe.soft_labels
+    if last["train_accuracy"] <= 1.2 / classes or (
+        chance is not None and not smoothed and last["train_loss"] >= chance
+    ):
+        return (
+            f"It has not learned: the training loss ends at "
+            f"{last['train_loss']:.3g}"
+            + (f" ({chance:.3g} is guessing)" if chance is not None else "")
+            + f", the training accuracy at {last['train_accuracy']:.1%}. "
+            + _advice(
+                record,
+                "Try another learning rate (--find-rate suggests one), more "
+                "epochs, or weights from ImageNet (--weights imagenet).",
+                "Try other `learning_rates` or more epochs.",
+            )
+        )
+    if chance is not None and last["test_loss"] >= chance:
+        return (
+            f"The test loss, {last['test_loss']:.3g}, is not below that of "
+            f"guessing, {chance:.3g}. Do not trust the probabilities, even if "
+            "the accuracy is good. "
+            + _advice(
+                record,
+                "Use more training images, --early-stopping 5 --keep best, or "
+                "--label-smoothing 0.1.",
+                "Use more training samples, fewer epochs, or label smoothing.",
+            )
+        )
+    return None
+
+
+def _rising(record):
+    losses = [row["train_loss"] for row in record.history[:FIRST_EPOCHS]]
+    if len(losses) < 2 or max(losses[1:]) <= 1.05 * losses[0]:
+        return None
+    return (
+        f"The training loss rose in the first epochs, from {losses[0]:.3g} to "
+        f"{max(losses[1:]):.3g}: the learning rate is too high. "
+        + _advice(
+            record,
+            "Use a lower one (--learning-rates; --find-rate suggests one) or "
+            "--warmup-epochs 3.",
+            "Use lower `learning_rates`, or crl_keras.optimizers.WarmUp in "
+            "your `optimizer`.",
+        )
+    )
+
+
+def _lagging(record):
+    """Moving averages of batch normalisation that have not arrived."""
+    found = record.result.get("batch_norm")
+    if not found or found["mode"] != "moving":
+        return None
+    reach = 1 / max(1e-6, 1 - found["momentum"])
+    if reach <= LONGEST_REACH * found["steps"]:
+        return None
+    return (
+        f"The moving averages of batch normalisation need {reach:.0f} steps, "
+        f"but training had {found['steps']}. So the test used statistics that "
+        "do not fit the trained network. "
+        + _advice(
+            record,
+            "Use --batch-norm recompute.",
+            "Lower the `momentum` of the layers, or train longer.",
+        )
+    )
+
+
+def _overfitted(record):
+    row, test = record.history[-1], 1 - record.result["last"]["error"]
+    if row["train_accuracy"] - test < GAP:
+        return None
+    return (
+        f"Training accuracy is {row['train_accuracy']:.1%} and test accuracy "
+        f"{test:.1%}: the network has memorised its training "
+        + _advice(
+            record,
+            "images. Use more images, weights from ImageNet, --randaugment 2, "
+            "--mixup 0.2, or --freeze-backbone.",
+            "samples. Use more samples, fewer epochs, or a smaller model.",
+        )
+    )
+
+
+def _unpredicted(record, logits):
+    if logits is None:
+        return None
+    names = record.data()["class_names"]
+    predicted = np.bincount(np.argmax(logits, axis=1), minlength=len(names))
+    never = [str(names[k]) for k in np.flatnonzero(predicted == 0)]
+    if not never:
+        return None
+    shown = never[:NAMES_SHOWN]
+    if more := len(never) - len(shown):
+        shown.append(f"{more} more")
+    return (
+        f"{len(never)} of {len(names)} classes are never predicted: "
+        f"{listed(shown)}. Look at their "
+        + _advice(
+            record,
+            "images. Use more of them, --class-weights balanced, or more "
+            "epochs.",
+            "samples. Use more of them, `class_weight`, or more epochs.",
+        )
+    )
+
+
+def _advice(record, of_command, of_call):
+    """What fits a run of the command line, or one of `compare_losses`."""
+    return of_call if isinstance(record.config, OwnConfig) else of_command

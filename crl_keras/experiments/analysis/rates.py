@@ -1,0 +1,185 @@
+"""Learning rates of a comparison: which rate suits which loss, and how sure.
+
+The rate of each loss is chosen by its error on held-out images, on which no
+run was trained or tested. Imports no backend.
+"""
+
+import numpy as np
+
+from crl_keras.experiments.runs.config import loss_label
+from crl_keras.experiments.words import listed
+from crl_keras.experiments.words import plural
+
+
+def rates_of(groups, loss):
+    """A dict from each learning rate to the `LossResult` of a loss there."""
+    return {
+        group.rate: result
+        for group in groups
+        for result in group.losses
+        if result.loss == loss
+    }
+
+
+def best_on_test(groups, losses):
+    """The rate of the lowest mean test error of each loss: optimistic.
+
+    Only rates with the most finished runs of a loss count: where there are
+    fewer, others diverged or are not done yet.
+    """
+    best = {}
+    for loss in losses:
+        by_rate = rates_of(groups, loss)
+        most = max(result.last.n for result in by_rate.values())
+        means = {
+            rate: result.last.mean
+            for rate, result in by_rate.items()
+            if result.last.n == most > 0
+        }
+        if means:
+            best[loss] = min(means, key=means.get)
+    return best
+
+
+def choose(groups, losses, by_seed=False):
+    """The learning rate of each loss, by the error on held-out images.
+
+    Args:
+        groups: Tuple of `Group` that differ in the learning rate alone.
+        losses: Canonical losses.
+        by_seed: Choose for every seed by itself. Otherwise one rate for all
+            seeds of a loss, by the mean over them; rates with fewer finished
+            runs are not taken.
+
+    Returns:
+        A dict from a loss to a dict from its pair (seed, or seed and fold) to
+        the rate, or None where a loss has no held-out images.
+    """
+    chosen = {}
+    for loss in losses:
+        errors = {
+            rate: _held_out_errors(result)
+            for rate, result in sorted(rates_of(groups, loss).items())
+        }
+        most = max(map(len, errors.values()))
+        if most == 0:
+            return None
+        if by_seed:
+            pairs = {pair for found in errors.values() for pair in found}
+            chosen[loss] = {
+                pair: min(
+                    (rate for rate in errors if pair in errors[rate]),
+                    key=lambda rate, pair=pair: errors[rate][pair],
+                )
+                for pair in sorted(pairs)
+            }
+        else:
+            means = {
+                rate: np.mean(list(found.values()))
+                for rate, found in errors.items()
+                if len(found) == most
+            }
+            rate = min(means, key=means.get)
+            chosen[loss] = dict.fromkeys(errors[rate], rate)
+    return chosen
+
+
+def _held_out_errors(result):
+    return {
+        pair: found.held_out_error
+        for pair, found in result.evaluations.items()
+        if found.held_out_error is not None
+    }
+
+
+def rates_text(rates):
+    """The rates of a loss's pairs, as a table shows them."""
+    different = sorted(set(rates.values()))
+    if len(different) == 1:
+        return f"{different[0]:g}"
+    return f"{different[0]:g} to {different[-1]:g}"
+
+
+def choice_notes(groups, chosen, by_seed):
+    """What a reader of the losses at their own rates should know."""
+    how = "of each seed" if by_seed else "over the seeds"
+    samples = plural(groups[0].config.noun)
+    notes = [
+        f"Each loss has the learning rate of its lowest error {how} on "
+        f"held-out {samples}. The test {samples} have no part in the choice."
+    ]
+    alone = [x for x in chosen if len(rates_of(groups, x)) == 1]
+    if alone:
+        notes.append(_alone_note(alone))
+    at_edge = [
+        loss
+        for loss in chosen
+        if _edges(groups, loss) & {*chosen[loss].values()}
+    ]
+    if at_edge:
+        notes.append(_edge_note(at_edge))
+    return tuple(notes)
+
+
+def test_notes(groups, best):
+    """What a reader of the rates of lowest test error should know."""
+    notes = [
+        "The marked rate of a loss has its lowest mean error on the test set. "
+        "That choice saw the test set, so its error is optimistic, the more "
+        "so the more rates were tried.",
+        "Holm's correction is over the losses of one learning rate, not over "
+        "the rates. Among many tables, some p below 0.05 are chance.",
+    ]
+    for loss, rate in best.items():
+        by_rate = rates_of(groups, loss)
+        fewer = [
+            f"{other:g}"
+            for other, result in by_rate.items()
+            if result.last.n < by_rate[rate].last.n
+        ]
+        if fewer:
+            notes.append(
+                f"{loss_label(loss)} has fewer finished runs at "
+                f"{listed(fewer)}: those rates are not marked, whatever their "
+                "error."
+            )
+    alone = [loss for loss in best if len(rates_of(groups, loss)) == 1]
+    if alone:
+        notes.append(_alone_note(alone))
+    at_edge = [x for x, rate in best.items() if rate in _edges(groups, x)]
+    if at_edge:
+        notes.append(_edge_note(at_edge))
+    return tuple(notes)
+
+
+def no_held_out_note(groups):
+    """Why no loss has a rate of its own."""
+    samples = plural(groups[0].config.noun)
+    return (
+        f"No rate is chosen without the test set, because no {samples} were "
+        "held out. Train with --held-out 0.1, or held_out=0.1 of "
+        "compare_losses, to compare each loss at its own rate."
+    )
+
+
+def _edges(groups, loss):
+    rates = sorted(rates_of(groups, loss))
+    return {rates[0], rates[-1]} if len(rates) > 1 else set()
+
+
+def _alone_note(losses):
+    return (
+        f"{_labels(losses)}: trained at one rate only, which may suit another "
+        "loss better. Compare only losses at that rate."
+    )
+
+
+def _edge_note(losses):
+    return (
+        f"For {_labels(losses)} the best rate is the smallest or largest that "
+        "was tried. Try rates beyond it."
+    )
+
+
+def _labels(losses):
+    return listed([loss_label(loss) for loss in losses])

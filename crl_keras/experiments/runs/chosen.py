@@ -1,0 +1,75 @@
+"""Which of several runs is shown or asked: the best validated one.
+
+The choice is made on the images held out from training, and never on the
+test set, whose error would then be too low. Imports no backend.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from crl_keras.experiments.measures import scores
+from crl_keras.experiments.runs.config import loss_label
+from crl_keras.experiments.words import plural
+from crl_keras.experiments.words import points
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """The run that was chosen.
+
+    Attributes:
+        run: it, with a `path`: a `Record` or a `SavedRun`.
+        error: its error on held-out images, in `[0, 1]`, or None.
+        among: number of runs that it was chosen from.
+    """
+
+    run: Any
+    error: float | None
+    among: int
+
+    @property
+    def why(self):
+        """The reason, "it has ..."; "" for a single run."""
+        if self.among == 1:
+            return ""
+        samples = plural(self.run.config.noun)
+        if self.error is None:
+            return (
+                f"it is the first of {self.among} runs, none of which held "
+                f"{samples} out to choose by"
+            )
+        return (
+            f"of {self.among} runs it has the lowest error on its held-out "
+            f"{samples}, {points(self.error)}%"
+        )
+
+
+def best_validated(runs):
+    """The run with the lowest error on its held-out images, as `Chosen`.
+
+    Of equal ones the first, and the first of all where no run has any.
+    """
+    errors = {i: held_out_error(run) for i, run in enumerate(runs)}
+    known = {i: error for i, error in errors.items() if error is not None}
+    first = min(known, key=known.get) if known else 0
+    return Chosen(runs[first], known.get(first), len(runs))
+
+
+def held_out_error(run):
+    """Error of a run on its held-out images, or None without such logits."""
+    try:
+        path = run.path / "logits.npz"
+        with open(path, "rb") as file, np.load(file) as arrays:
+            if "held_out" not in arrays or not len(arrays["held_out"]):
+                return None
+            return scores.error(arrays["held_out"], arrays["held_out_labels"])
+    except FileNotFoundError:
+        return None
+
+
+def run_name(config):
+    """The loss, seed and fold of a run, "CRL, seed 0, fold 1"."""
+    text = f"{loss_label(config.loss)}, seed {config.seed}"
+    return text if config.fold is None else f"{text}, fold {config.fold}"

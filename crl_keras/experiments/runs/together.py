@@ -1,0 +1,535 @@
+"""Runs that are trained as one program: which, how many, and their records.
+
+What a run is, where it resumes from and what is recorded of it is that of
+`training`; the step of all runs is that of `stacked`.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import math
+import os
+import tempfile
+import time
+
+import jax
+import keras
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+
+from crl_keras.experiments.runs import training
+from crl_keras.experiments.runs.batch_norm import to_numpy
+from crl_keras.experiments.runs.config import RunConfig
+from crl_keras.experiments.runs.config import make_head
+from crl_keras.experiments.runs.epochs import Diverged
+from crl_keras.experiments.runs.epochs import make_row
+from crl_keras.experiments.runs.epochs import state_variables
+from crl_keras.experiments.runs.feeds import make_feed
+from crl_keras.experiments.runs.models import build_model
+from crl_keras.experiments.runs.recipes import rate_schedule
+from crl_keras.experiments.runs.records import RunFolder
+from crl_keras.experiments.runs.stacked import Batches
+from crl_keras.experiments.runs.stacked import Programs
+from crl_keras.experiments.words import counted
+
+# The states of all runs are written after an epoch, not more often than this.
+SAVE_SECONDS = 30
+# A call of the program makes so many steps at most: Ctrl-C waits for it.
+STEPS_A_CALL = 100
+# What is trained here as `training` trains it. A run that has another field,
+# not at its default, is trained by itself.
+KNOWN = """
+    dataset network loss recipe seed held_out precision weights fold own
+    crop_to_box reader backend devices train_limit test_limit
+
+    name epochs batch_size learning_rate optimizer milestones decay momentum
+    nesterov weight_decay accumulate augmentation randaugment mixup cutmix
+    label_smoothing image_size crop resize_ratio keep_aspect head_rate
+    head_epochs freeze_backbone scaling mean std source schedule warmup_epochs
+    sampling
+""".split()
+
+
+def why_alone(config, dataset, options):
+    """Why a run cannot be trained together with others, or None."""
+    unknown = [
+        field.name
+        for part in (config, config.recipe)
+        for field in dataclasses.fields(part)
+        if field.name not in KNOWN
+        and getattr(part, field.name) != field.default
+    ]
+    reasons = {
+        "their images are in files or streamed": (
+            dataset.kind not in ("memory", "own")
+        ),
+        "several devices share their batches": config.devices > 1,
+        "mixed_float16 scales the loss of each run as it goes": (
+            config.precision == "mixed_float16"
+        ),
+        "their backbone has weights to load": "/" in config.network,
+        "--tensorboard and --csv are written by `fit`": (
+            options.tensorboard or options.csv
+        ),
+        f"they have {', '.join(unknown)}": unknown,
+    }
+    why = next((why for why, holds in reasons.items() if holds), None)
+    return dataset.why_alone() if why is None and dataset.kind == "own" else why
+
+
+def kin(config):
+    """Runs for which this is equal can be one program."""
+    # A layer with a margin makes another network.
+    loss = "ce" if make_head(config.loss, 2) is None else config.loss
+    recipe = dataclasses.replace(
+        config.recipe, learning_rate=1.0, weight_decay=0.0, source=""
+    )
+    return dataclasses.replace(config, seed=0, loss=loss, recipe=recipe)
+
+
+@contextlib.contextmanager
+def compiled_once():
+    """Inside it, JAX compiles equal programs once.
+
+    Runs that are trained one by one differ in their seeds, which are
+    variables: all seeds of a loss have one program.
+    """
+    if jax.config.jax_compilation_cache_dir:
+        yield  # The user has a folder for it.
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        values = {
+            "jax_compilation_cache_dir": folder,
+            "jax_persistent_cache_min_compile_time_secs": 0.0,
+        }
+        before = {name: getattr(jax.config, name) for name in values}
+        try:
+            for name, value in values.items():
+                jax.config.update(name, value)
+            yield
+        finally:
+            for name, value in before.items():
+                jax.config.update(name, value)
+            compilation_cache.reset_cache()
+
+
+@dataclasses.dataclass
+class Run:
+    """One run while it is trained.
+
+    Args:
+        config: `RunConfig`.
+        folder: Its `RunFolder`.
+        values: Values of `state_variables` that it goes on with.
+        rows: Rows of the epochs so far.
+        rate: Learning rate that its optimizer started with.
+        failure: Where it diverged, or None.
+    """
+
+    config: RunConfig
+    folder: RunFolder
+    values: list
+    rows: list
+    rate: float
+    failure: dict | None = None
+
+
+def _loaded(runs, dataset):
+    """The `Run`s, in the order of their epochs and losses."""
+    loaded = []
+    runs = sorted(runs, key=lambda run: run[0].seed)
+    for _, group in itertools.groupby(runs, lambda run: run[0].seed):
+        model = None  # All runs of a seed begin alike.
+        for config, folder in group:
+            folder.begin()
+            if model is None:
+                feed = make_feed(dataset, config.recipe, config.seed)
+                model, _, _ = build_model(config, feed)
+            rate = model.optimizer.learning_rate
+            if isinstance(rate, keras.Variable):
+                rate.assign(_first_rate(config, dataset))
+            values, rows = training.stored(model, folder, dataset)
+            if values is None:
+                values = [to_numpy(v) for v in state_variables(model)]
+            started = float(keras.ops.convert_to_numpy(rate))
+            loaded.append(Run(config, folder, values, rows, started))
+    return sorted(loaded, key=lambda run: (len(run.rows), run.config.loss))
+
+
+def _first_rate(config, dataset):
+    rate = config.recipe.learning_rate
+    if dataset.kind == "own":  # A user's function may do as it likes with it.
+        return dataset.make_optimizer(rate).learning_rate
+    return rate
+
+
+class Stack:
+    """Runs at the same epoch that go on as one program."""
+
+    def __init__(self, runs, dataset, options, choice, on_run):
+        self.runs, self.options = runs, options
+        self.on_run = on_run or (lambda config, result: None)
+        self.record = choice.record(len(runs))
+        configs = [run.config for run in runs]
+        self.programs = choice.programs_of(configs, dataset)
+        self.settings = self.programs.settings(configs)
+        self.feed = self.programs.feed
+        self.batches = Batches(
+            dataset, self.feed.recipe, sorted({c.seed for c in configs})
+        )
+        self.state = self.programs.stack([run.values for run in runs])
+        self.logits = None
+
+    def alive(self):
+        """Numbers of the runs that have not diverged."""
+        return [i for i, run in enumerate(self.runs) if run.failure is None]
+
+    def train(self, on_epoch=None):
+        saved = time.monotonic()
+        for epoch in range(len(self.runs[0].rows), self.feed.recipe.epochs):
+            row = self._epoch(epoch)
+            if not self.alive():
+                return
+            if time.monotonic() - saved >= SAVE_SECONDS:
+                self._save()
+                saved = time.monotonic()
+            if on_epoch:
+                on_epoch(row)
+
+    def _epoch(self, epoch):
+        """Trains and tests all; returns what `on_epoch` is called with."""
+        started, alive = time.perf_counter(), self.alive()
+        found, images = self._trained(epoch, alive)
+        trained = time.perf_counter()
+        self.logits, losses, accuracies = self.programs.test(self.state)
+        # Of the time that all take together, each is given its share.
+        seconds = (trained - started) / len(alive)
+        test_seconds = (time.perf_counter() - trained) / len(alive)
+        for i in alive:
+            run, steps = self.runs[i], int(found["steps"][i])
+            if not found["alive"][i]:
+                where = (epoch + 1, steps + 1)
+                rate = self._rate(run, epoch, steps + 1)
+                run.failure = Diverged(*where, rate).where
+                self._finish(i, {})
+                continue
+            row = make_row(
+                epoch + 1,
+                self._rate(run, epoch, self.feed.steps),
+                (found["loss"][i] / images, found["right"][i] / images),
+                dict(
+                    test_loss=float(losses[i]),
+                    test_accuracy=float(accuracies[i]),
+                ),
+                seconds,
+                test_seconds,
+                self.feed.size("train"),
+            )
+            run.rows.append(row)
+        return dict(
+            epoch=(epoch + 1) * len(self.runs),
+            train_loss=float(found["loss"][alive].mean() / images),
+            train_accuracy=float(found["right"][alive].mean() / images),
+            test_accuracy=float(accuracies[alive].mean()),
+            images_per_second=self.feed.size("train") / seconds,
+        )
+
+    def _trained(self, epoch, alive):
+        """What `Programs.train` found, and the images that each run saw."""
+        is_alive = np.isin(np.arange(len(self.runs)), alive)
+        carry, count = self.programs.begin(self.state, is_alive), 0
+        for images, labels, batches in self.batches.epoch(epoch):
+            data, steps = (images, labels, batches), batches.shape[1]
+            count += steps * batches.shape[2]
+            for first in range(0, steps, STEPS_A_CALL):
+                last = min(first + STEPS_A_CALL, steps)
+                carry = self.programs.train(
+                    carry, *data, self.settings, first, last
+                )
+                jax.block_until_ready(carry)
+        self.state = carry.pop("state")
+        return jax.device_get(carry), count
+
+    def _rate(self, run, epoch, step):
+        steps = self.feed.steps
+        if self.feed.dataset.kind == "own":
+            return run.rate  # It has no schedule.
+        return _rate_after(run.config.recipe, steps, epoch * steps + step)
+
+    def _save(self):
+        values, alive = self.programs.unstack(self.state), self.alive()
+        for i in alive:
+            run = self.runs[i]
+            fingerprint = self.feed.dataset.fingerprint
+            run.folder.save_state(values[i], run.rows, fingerprint)
+
+    def finish(self):
+        """Writes what came of the runs that have not diverged."""
+        alive = self.alive()
+        if not alive:
+            return
+        if self.logits is None:  # It was killed after its last epoch.
+            self.logits = self.programs.logits(self.state, "test")
+        logits = dict(test=self.logits)
+        if self.feed.size("held_out"):
+            logits["held_out"] = self.programs.logits(self.state, "held_out")
+        values, dataset = None, self.feed.dataset
+        if self.options.save_model or getattr(dataset, "keeps_models", False):
+            values = self.programs.unstack(self.state)
+        for i in alive:
+            built = None
+            if values:
+                built = _built(self.runs[i].config, self.feed, values[i])
+            of_run = {split: found[i] for split, found in logits.items()}
+            if "held_out" in logits:
+                of_run["held_out_labels"] = self.feed.labels("held_out")
+            self._finish(i, of_run, built)
+
+    def _finish(self, i, logits, built=None):
+        run = self.runs[i]
+        result = training.finish_run(
+            run.config,
+            self.feed,
+            run.folder,
+            self.options,
+            training.Outcome(run.rows, logits, run.failure, len(run.rows)),
+            built or self.programs.built,
+            self.record,
+        )
+        self.on_run(run.config, result)
+
+
+def _built(config, feed, values):
+    """A run's own model, with its loss and its optimizer, to be kept."""
+    built = training.Built(*build_model(config, feed))
+    variables = state_variables(built.model)
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    return built
+
+
+@functools.cache
+def _rate_after(recipe, steps_per_epoch, steps):
+    """The learning rate after so many steps, as `training` records it."""
+    rate = rate_schedule(recipe, steps_per_epoch)
+    return float(rate(steps) if callable(rate) else np.float32(rate))
+
+
+@dataclasses.dataclass
+class Choice:
+    """How many runs of one `kin` are one program, and why.
+
+    Args:
+        asked: "auto", "off" or a number, of --together.
+        runs: At most so many; 1: one by one.
+        why: The reason, in words.
+        speeds: Images a second that were measured, a dict of `together`, over
+            all runs, and `one_by_one`; or None.
+        compiled: Dict of the `Programs` so far, by the losses of the runs.
+    """
+
+    asked: str | int
+    runs: int
+    why: str
+    speeds: dict | None = None
+    compiled: dict = dataclasses.field(default_factory=dict)
+
+    def run(self, runs, dataset, options, on_run=None, on_epoch=None):
+        """Trains, resumes or finishes runs as one program.
+
+        Killed at any moment, the next call goes on from the last epoch that
+        was kept and ends with the same numbers.
+
+        Args:
+            runs: List of `(RunConfig, RunFolder)`, of one `kin`, locked by the
+                caller.
+            dataset: Their `Dataset`.
+            options: `Options`.
+            on_run: Function called with the config and the result of each.
+            on_epoch: Function called after every epoch of all with a dict:
+                `epoch`, counted over all runs; `train_loss` and accuracies,
+                means over the runs; `images_per_second` of all.
+        """
+        with training.session(runs[0][0]):
+            loaded = _loaded(runs, dataset)
+            # Of a command that was killed, some may be an epoch ahead.
+            for _, group in itertools.groupby(loaded, lambda r: len(r.rows)):
+                stack = Stack([*group], dataset, options, self, on_run)
+                stack.train(on_epoch)
+                stack.finish()
+
+    def record(self, runs):
+        """What result.json says of it."""
+        return dict(
+            asked=self.asked,
+            runs=runs,
+            why=self.why,
+            images_per_second=self.speeds,
+        )
+
+    def line(self, configs):
+        """What is printed of it."""
+        first, runs = configs[0], counted(len(configs), "run")
+        how = f"{min(self.runs, len(configs))} at a time as one program"
+        if self.runs == 1:
+            how = "one by one"
+        line = f"{first.dataset}, {first.network}: {runs} {how}, as {self.why}"
+        if self.speeds is None:
+            return line
+        speeds = [
+            f"{speed:,.0f} images/s {way.replace('_', ' ')}"
+            for way, speed in self.speeds.items()
+            if speed
+        ]
+        return f"{line} ({', '.join(speeds)})"
+
+    def programs_of(self, configs, dataset):
+        key = tuple(config.loss for config in configs)
+        if key not in self.compiled:
+            self.compiled[key] = Programs(configs, dataset)
+        return self.compiled[key]
+
+    def parts(self, configs):
+        """Cuts runs into lists of at most `runs`, of about one size."""
+        if self.runs == 1:
+            return [[config] for config in configs]
+        whole = len({config.loss for config in configs})
+        size = math.ceil(len(configs) / math.ceil(len(configs) / self.runs))
+        if whole < self.runs:
+            # Parts of the same losses share a program, and a pair is not cut.
+            size = min(math.ceil(size / whole), self.runs // whole) * whole
+        return [configs[i : i + size] for i in range(0, len(configs), size)]
+
+
+def choose(configs, dataset, options):
+    """The `Choice` for runs of one `kin` that are to be trained."""
+    asked, first = options.together, configs[0]
+    why = why_alone(first, dataset, options)
+    if asked == "off":
+        return Choice(asked, 1, "it was asked for")
+    if len(configs) == 1:
+        return Choice(asked, 1, "it is a single run")
+    if why:
+        return Choice(asked, 1, why)
+    if asked != "auto":
+        return Choice(asked, min(asked, len(configs)), "it was asked for")
+    with training.session(first):
+        return _measured(configs, dataset)
+
+
+# A trial may cost this share of the training that it could make shorter, but
+# for steps so short that what Keras does around them is most of their time.
+TRIAL_SHARE = 0.03
+SHORT_STEP = 0.01
+TRIAL_SECONDS = 0.2  # Of steps of each way, compilation not counted.
+FIRST = 4  # Runs that are tried first: about so many, whole pairs.
+
+
+def _measured(configs, dataset):
+    """Times steps of both ways and takes the faster."""
+    recipe = configs[0].recipe
+    feed = make_feed(dataset, recipe, configs[0].seed)
+    compilation, step = time_alone(configs[0], feed)
+    speeds = dict(one_by_one=feed.step_size / step, together=None)
+    choice = Choice("auto", len(configs), "it is faster", speeds)
+    losses = len({config.loss for config in configs})
+    first = min(len(configs), math.ceil(FIRST / losses) * losses)
+    # If they are no faster, two steps of them take about as long as the rest.
+    trial = 2 * compilation + 2 * first * step
+    training_alone = compilation + recipe.epochs * feed.steps * step
+    if step > SHORT_STEP and trial > (
+        TRIAL_SHARE * len(configs) * training_alone
+    ):
+        why = "a trial would take too much of a training that is so short"
+        return Choice("auto", 1, why, speeds)
+    work = len(configs) * recipe.epochs * feed.size("train")
+    speeds["together"], choice.runs = _fastest(
+        choice, configs, first, dataset, work
+    )
+    if speeds["together"] <= speeds["one_by_one"]:
+        return Choice("auto", 1, "it is faster", speeds)
+    return choice
+
+
+def _fastest(choice, configs, first, dataset, work):
+    """Images a second of the fastest number of runs that was timed, and it.
+
+    Many runs fill a GPU, but their states do not fit the caches of a
+    processor: four times as many are tried, and again, while that is faster,
+    and takes a tenth at most of the training, which is of `work` images.
+    """
+    best, tried = (0.0, 0), configs[:first]
+    while True:
+        started = time.perf_counter()
+        found = time_together(choice, tried, dataset)
+        seconds = time.perf_counter() - started
+        if found[0] < 1.1 * best[0]:
+            return best
+        best = found
+        is_all = best[1] < len(tried) or len(tried) == len(configs)
+        if is_all or seconds > work / best[0] / 10:
+            return best
+        tried = configs[: 4 * len(tried)]
+
+
+def time_alone(config, feed):
+    """Seconds of the first step of a run, and of one that follows."""
+    model, _, _ = build_model(config, feed)
+    batch = feed.training()[0]
+    started = time.perf_counter()
+    model.train_on_batch(*batch)
+    compiled, steps = time.perf_counter(), 0
+    while time.perf_counter() - compiled < TRIAL_SECONDS:
+        model.train_on_batch(*batch)
+        steps += 1
+    return compiled - started, (time.perf_counter() - compiled) / steps
+
+
+def time_together(choice, configs, dataset):
+    """Images a second of all runs, or of as many as fit the memory, and their
+    number."""
+    configs = sorted(configs, key=lambda config: config.loss)
+    runs, recipe = len(configs), configs[0].recipe
+    programs = choice.programs_of(configs, dataset)
+    values = [to_numpy(v) for v in programs.variables()]
+    seeds = sorted({config.seed for config in configs})
+    data = Batches(dataset, recipe, seeds).epoch(0, 1 + STEPS_A_CALL)[0]
+    settings = programs.settings(configs)
+    carry = programs.begin(programs.stack([values] * runs), [True] * runs)
+    needed = _bytes(programs.train.lower(carry, *data, settings, 0, 1))
+    most = int(runs * _memory() / needed)
+    if most < runs:
+        return time_together(choice, configs[: max(1, most)], dataset)
+
+    def seconds(steps):
+        nonlocal carry
+        started = time.perf_counter()
+        carry = programs.train(carry, *data, settings, 0, steps)
+        jax.block_until_ready(carry)
+        return time.perf_counter() - started
+
+    seconds(1)
+    steps = int(TRIAL_SECONDS / seconds(1))
+    steps = max(1, min(steps, data[2].shape[1], STEPS_A_CALL))
+    return runs * steps * data[2].shape[2] / seconds(steps), runs
+
+
+def _bytes(lowered):
+    found = lowered.compile().memory_analysis()
+    return (
+        found.temp_size_in_bytes
+        + found.argument_size_in_bytes
+        + found.output_size_in_bytes
+        - found.alias_size_in_bytes
+    )
+
+
+def _memory():
+    """Bytes that a program may take: most of a GPU's, half of a computer's."""
+    found = jax.devices()[0].memory_stats()
+    if found and "bytes_limit" in found:
+        return 0.9 * found["bytes_limit"] - found["bytes_in_use"]
+    with contextlib.suppress(AttributeError, ValueError):  # On Windows.
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
+    return 2**32

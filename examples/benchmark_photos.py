@@ -1,0 +1,184 @@
+"""What a few hundred photos give, with each way of batch normalisation.
+
+    python examples/benchmark_photos.py --data-dir ~/data \\
+        --output docs/results
+
+Takes small sets out of CIFAR-10 (--data-dir has cifar10.tar.gz or a folder
+cifar10 of JPEGs), makes them larger, writes them as folders of photos, and
+fine-tunes KerasCV's ResNet-18 on them from random weights, as
+examples/finetune.py does. Writes photos.md; the runs go to runs/photos, where
+the same command goes on after a stop.
+"""
+
+import argparse
+import datetime
+import pathlib
+import shlex
+import sys
+
+import _backend  # noqa: F401  Before Keras is imported.
+import numpy as np
+
+MODES = ("moving", "momentum", "recompute")
+TEST_IMAGES = 1000
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data-dir", required=True, help="see above")
+    parser.add_argument(
+        "--images", type=int, nargs="+", default=[300, 3000], help="of training"
+    )
+    parser.add_argument("--losses", nargs="+", default=["ce", "crl"])
+    parser.add_argument("--modes", nargs="+", default=list(MODES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--image-size", type=int, default=48)
+    parser.add_argument("--backbone", default="keras_cv/resnet18")
+    parser.add_argument("--runs", default="runs/photos", help="folder of runs")
+    parser.add_argument("--output", help="folder for photos.md")
+    parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"))
+    arguments = parser.parse_args()
+    rows = [
+        row for count in arguments.images for row in measured(arguments, count)
+    ]
+    text = page(arguments, rows)
+    print(text)
+    if arguments.output:
+        path = pathlib.Path(arguments.output) / "photos.md"
+        path.write_text(text, encoding="utf-8")
+
+
+def photo_folder(data_dir, count, side, path):
+    """Writes the first images of each class as JPEGs of `side` pixels."""
+    from PIL import Image
+
+    from crl_keras.experiments.data.named import load_dataset
+
+    if path.is_dir():
+        return
+    data = load_dataset("cifar10", data_dir).limited(count, TEST_IMAGES)
+    temporary = path.with_name(f"{path.name}.part")
+    for name, split in (("train", data.train), ("test", data.test)):
+        for i, (pixels, label) in enumerate(
+            zip(split.images, split.labels, strict=True)
+        ):
+            folder = temporary / name / data.class_names[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(pixels).resize((side, side))
+            image.save(folder / f"{i:05}.jpg", quality=92)
+    temporary.rename(path)
+
+
+def measured(arguments, count):
+    """The runs on so many images: a dict for each mode and loss."""
+    from crl_keras.experiments.commands.arguments import finetune_parser
+    from crl_keras.experiments.commands.plans import make_plan
+    from crl_keras.experiments.commands.running import run_plan
+    from crl_keras.experiments.runs.records import read_records
+
+    base = pathlib.Path(arguments.runs)
+    base.mkdir(parents=True, exist_ok=True)
+    folder = base / f"photos-{count}"
+    photo_folder(arguments.data_dir, count, 96, folder)
+    library, _, backbone = arguments.backbone.partition("/")
+    for mode in arguments.modes:
+        words = f"--library {library} --backbone {backbone} --weights none"
+        words += f" --batch-norm {mode} --epochs {arguments.epochs}"
+        words += f" --image-size {arguments.image_size} --no-save-model"
+        words += f" --seeds {arguments.seeds}"
+        plan = make_plan(
+            finetune_parser("", None).parse_args(
+                [
+                    *("--dataset", f"folder:{folder}"),
+                    *("--losses", *arguments.losses),
+                    *("--output", str(base / f"{count}-{mode}")),
+                    *words.split(),
+                ]
+            )
+        )
+        run_plan(plan)
+        records = read_records(plan.output)
+        for loss in dict.fromkeys(r.config.loss for r in records):
+            of_loss = [r for r in records if r.config.loss == loss]
+            yield dict(count=count, mode=mode, **summary(loss, of_loss))
+
+
+def summary(loss, records):
+    from crl_keras.experiments.analysis.diagnosis import diagnose
+    from crl_keras.experiments.runs.config import loss_label
+
+    done = [r for r in records if r.result["status"] == "done"]
+    return dict(
+        loss=loss_label(loss),
+        runs=f"{len(done)} of {len(records)}",
+        train=[100 * r.history[-1]["train_accuracy"] for r in done],
+        test=[100 * (1 - r.result["last"]["error"]) for r in done],
+        nll=[r.result["last"]["nll"] for r in done],
+        warned=sum("lagging" in diagnose(r) for r in done),
+        seconds=[
+            r.result.get("batch_norm", {}).get("seconds", 0.0)
+            / r.result["wall_seconds"]
+            for r in done
+        ],
+        device=done[0].result["device"] if done else "",
+        versions=done[0].result["versions"] if done else {},
+    )
+
+
+def page(arguments, rows):
+    def both(values, digits=1):
+        if not values:
+            return "diverged"
+        text = f"{np.mean(values):.{digits}f}"
+        if len(values) > 1:
+            text += f" ± {np.std(values, ddof=1):.{digits}f}"
+        return text
+
+    command = shlex.join(["python", "examples/benchmark_photos.py"])
+    words = sys.argv[1:]
+    hidden = {"--data-dir": "~/data"}
+    for option, shown in hidden.items():
+        if option in words:
+            words[words.index(option) + 1] = shown
+    table = [
+        "| Images | `--batch-norm` | Loss | Runs | Training accuracy, % "
+        "| Test accuracy, % | Test NLL | Warned | Share of time |",
+        "|--:|---|---|---|--:|--:|--:|--:|--:|",
+    ]
+    table += [
+        f"| {row['count']:,} | `{row['mode']}` | {row['loss']} | {row['runs']} "
+        f"| {both(row['train'])} | {both(row['test'])} "
+        f"| {both(row['nll'], 2)} | {row['warned']} "
+        f"| {np.mean(row['seconds'] or [0]):.1%} |"
+        for row in rows
+    ]
+    versions = ", ".join(f"{k} {v}" for k, v in rows[0]["versions"].items())
+    return "\n".join(
+        [
+            "# A few hundred photos",
+            "",
+            f"{arguments.backbone} from random weights on photos of CIFAR-10, "
+            f"enlarged, {arguments.epochs} epochs of the recipe `scratch` at "
+            f"{arguments.image_size} pixels, {TEST_IMAGES:,} test images, ten "
+            "classes: guessing is right in 10 %.",
+            "",
+            *table,
+            "",
+            "*Warned* counts the runs of which the program said that the "
+            "moving averages had not arrived. *Share of time* is what "
+            "computing the statistics again took of training and testing. "
+            "Mean and standard deviation over the seeds.",
+            "",
+            f"    {command} {shlex.join(words)}",
+            "",
+            f"Made {datetime.date.today()} on {rows[0]['device']}; {versions}.",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
