@@ -6,11 +6,13 @@ need no backend, load none.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
 import pathlib
 import sys
+import tempfile
 
 BACKENDS = ("tensorflow", "jax", "torch")
 WITHOUT = {"-h", "--help", "--list-backbones", "--report"}
@@ -85,6 +87,38 @@ def prepare(needed=True):
         message := missing(os.environ["KERAS_BACKEND"], _installed)
     ):
         sys.exit(f"{pathlib.Path(sys.argv[0]).stem}: {message}")
+    elif needed and os.environ["KERAS_BACKEND"] == "tensorflow":
+        with quiet_start():
+            importlib.import_module("tensorflow")
+
+
+@contextlib.contextmanager
+def quiet_start():
+    """Hides what a library writes to the terminal while it is imported.
+
+    On some processors TensorFlow 2.21 writes four lines about oneDNN, whatever
+    TF_CPP_MIN_LOG_LEVEL says, from code that Python's `sys.stderr` does not
+    reach. If the import fails, they are written after all.
+    """
+    sys.stderr.flush()
+    try:
+        terminal = os.dup(2)
+    except OSError:  # Closed: there is nothing to keep quiet.
+        yield
+        return
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            sys.stderr.flush()
+            hidden.seek(0)
+            os.write(terminal, hidden.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 def _installed(name):

@@ -34,15 +34,33 @@ def main():
     parser.add_argument("--losses", nargs="+", default=["ce", "crl"])
     parser.add_argument("--modes", nargs="+", default=list(MODES))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        nargs="+",
+        default=[60],
+        help="one number, or one for each of --images",
+    )
     parser.add_argument("--image-size", type=int, default=48)
     parser.add_argument("--backbone", default="keras_cv/resnet18")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--runs", default="runs/photos", help="folder of runs")
     parser.add_argument("--output", help="folder for photos.md")
     parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"))
     arguments = parser.parse_args()
+    if len(arguments.epochs) == 1:
+        arguments.epochs *= len(arguments.images)
+    if len(arguments.epochs) != len(arguments.images):
+        parser.error(
+            f"expected one --epochs or {len(arguments.images)}, as many as "
+            f"--images. Received: {len(arguments.epochs)}"
+        )
     rows = [
-        row for count in arguments.images for row in measured(arguments, count)
+        row
+        for count, epochs in zip(
+            arguments.images, arguments.epochs, strict=True
+        )
+        for row in measured(arguments, count, epochs)
     ]
     text = page(arguments, rows)
     print(text)
@@ -72,7 +90,7 @@ def photo_folder(data_dir, count, side, path):
     temporary.rename(path)
 
 
-def measured(arguments, count):
+def measured(arguments, count, epochs):
     """The runs on so many images: a dict for each mode and loss."""
     from crl_keras.experiments.commands.arguments import finetune_parser
     from crl_keras.experiments.commands.plans import make_plan
@@ -86,7 +104,7 @@ def measured(arguments, count):
     library, _, backbone = arguments.backbone.partition("/")
     for mode in arguments.modes:
         words = f"--library {library} --backbone {backbone} --weights none"
-        words += f" --batch-norm {mode} --epochs {arguments.epochs}"
+        words += f" --batch-norm {mode} --epochs {epochs}"
         words += f" --image-size {arguments.image_size} --no-save-model"
         words += f" --seeds {arguments.seeds}"
         plan = make_plan(
@@ -99,11 +117,13 @@ def measured(arguments, count):
                 ]
             )
         )
-        run_plan(plan)
+        run_plan(plan, arguments.workers)
         records = read_records(plan.output)
         for loss in dict.fromkeys(r.config.loss for r in records):
             of_loss = [r for r in records if r.config.loss == loss]
-            yield dict(count=count, mode=mode, **summary(loss, of_loss))
+            yield dict(
+                count=count, epochs=epochs, mode=mode, **summary(loss, of_loss)
+            )
 
 
 def summary(loss, records):
@@ -144,12 +164,14 @@ def page(arguments, rows):
         if option in words:
             words[words.index(option) + 1] = shown
     table = [
-        "| Images | `--batch-norm` | Loss | Runs | Training accuracy, % "
-        "| Test accuracy, % | Test NLL | Warned | Share of time |",
-        "|--:|---|---|---|--:|--:|--:|--:|--:|",
+        "| Images | Epochs | `--batch-norm` | Loss | Runs "
+        "| Training accuracy, % | Test accuracy, % | Test NLL | Warned "
+        "| Share of time |",
+        "|--:|--:|---|---|---|--:|--:|--:|--:|--:|",
     ]
     table += [
-        f"| {row['count']:,} | `{row['mode']}` | {row['loss']} | {row['runs']} "
+        f"| {row['count']:,} | {row['epochs']} | `{row['mode']}` "
+        f"| {row['loss']} | {row['runs']} "
         f"| {both(row['train'])} | {both(row['test'])} "
         f"| {both(row['nll'], 2)} | {row['warned']} "
         f"| {np.mean(row['seconds'] or [0]):.1%} |"
@@ -161,7 +183,7 @@ def page(arguments, rows):
             "# A few hundred photos",
             "",
             f"{arguments.backbone} from random weights on photos of CIFAR-10, "
-            f"enlarged, {arguments.epochs} epochs of the recipe `scratch` at "
+            f"enlarged, with the recipe `scratch` at "
             f"{arguments.image_size} pixels, {TEST_IMAGES:,} test images, ten "
             "classes: guessing is right in 10 %.",
             "",
