@@ -17,7 +17,6 @@ from crl_keras.experiments.runs.recipes import make_optimizer
 from crl_keras.experiments.runs.recipes import scaling_layer
 
 LINE_SECONDS = 10
-_said = [0.0]  # When a line of progress was printed last.
 
 
 def loss_of(name, feed):
@@ -71,7 +70,7 @@ def build_model(config, feed, begins=True):
     method, options = split_method(config.network)[1:]
     if begins and options.get("start") == "patches":
         images = options["start_images"]
-        start_filters(network, scaling, feed, images, config.seed, _say)
+        start_filters(network, scaling, feed, images, config.seed, _lines())
     inputs = keras.Input(feed.input_shape, dtype="uint8")
     x = inputs
     for layer in augmentation_layers(recipe, config.seed):
@@ -108,12 +107,20 @@ def _behind(network, inputs, images):
     return keras.Model(inputs, network(images))
 
 
-def _say(done, total):
-    """A line of progress, every ten seconds and at the end."""
-    now = time.monotonic()
-    if done == total or now - _said[0] >= LINE_SECONDS:
-        _said[0] = now
-        print(f"  filters: {done:,} of {total:,} training images", flush=True)
+def _lines():
+    """A function that prints progress, every ten seconds and at the end."""
+    last = 0.0
+
+    def say(done, total):
+        nonlocal last
+        now = time.monotonic()
+        if done == total or now - last >= LINE_SECONDS:
+            last = now
+            print(
+                f"  filters: {done:,} of {total:,} training images", flush=True
+            )
+
+    return say
 
 
 def _scaling(config, feed):
