@@ -87,9 +87,28 @@ def prepare(needed=True):
         message := missing(os.environ["KERAS_BACKEND"], _installed)
     ):
         sys.exit(f"{pathlib.Path(sys.argv[0]).stem}: {message}")
-    elif needed and os.environ["KERAS_BACKEND"] == "tensorflow":
-        with quiet_start():
-            importlib.import_module("tensorflow")
+    # Keras imports TensorFlow on other backends too, if it is there.
+    sys.meta_path.insert(0, QuietTensorFlow())
+
+
+class QuietTensorFlow:
+    """A finder of `sys.meta_path` that lets TensorFlow start quietly."""
+
+    def find_spec(self, name, path, target=None):
+        if name != "tensorflow":
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        found = (finder.find_spec(name, path, target) for finder in others)
+        spec = next(filter(None, found), None)
+        if spec is not None:
+            start = spec.loader.exec_module
+
+            def quietly(module):
+                with quiet_start():
+                    start(module)
+
+            spec.loader.exec_module = quietly
+        return spec
 
 
 @contextlib.contextmanager

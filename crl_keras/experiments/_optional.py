@@ -1,12 +1,6 @@
 """Optional packages: imported when needed, named when missing."""
 
 import importlib
-import sys
-
-from crl_keras_command import quiet_start
-
-# They import TensorFlow, which writes to the terminal when it starts.
-LOUD = {"keras_cv", "keras_hub", "tensorflow", "tensorflow_datasets"}
 
 
 def install_command(extra):
@@ -39,13 +33,10 @@ def require(module, extra="experiments"):
     >>> require("json").__name__
     'json'
     """
-    package = module.partition(".")[0]
     try:
-        if package in LOUD - set(sys.modules):
-            with quiet_start():
-                return importlib.import_module(module)
         return importlib.import_module(module)
     except ImportError as error:
+        package = module.partition(".")[0]
         raise ImportError(
             f"{package} is needed here and could not be imported ({error}). "
             f"Install it with: {install_command(extra)}",
