@@ -148,6 +148,24 @@ def summary(loss, records):
     )
 
 
+def answers(arguments, rows):
+    """A sentence for each number of images: the test accuracy of each mode."""
+    for count in arguments.images:
+        parts = []
+        for mode in arguments.modes:
+            values = [
+                value
+                for row in rows
+                if (row["count"], row["mode"]) == (count, mode)
+                for value in row["test"]
+            ]
+            parts.append(f"{np.mean(values or [np.nan]):.0f} % (`{mode}`)")
+        yield (
+            f"- With {count:,} images the test accuracy is "
+            f"{', '.join(parts)}, over all losses and seeds."
+        )
+
+
 def page(arguments, rows):
     def both(values, digits=1):
         if not values:
@@ -159,7 +177,7 @@ def page(arguments, rows):
 
     command = shlex.join(["python", "examples/benchmark_photos.py"])
     words = sys.argv[1:]
-    hidden = {"--data-dir": "~/data"}
+    hidden = {"--data-dir": "data", "--output": "docs/results"}
     for option, shown in hidden.items():
         if option in words:
             words[words.index(option) + 1] = shown
@@ -180,12 +198,17 @@ def page(arguments, rows):
     versions = ", ".join(f"{k} {v}" for k, v in rows[0]["versions"].items())
     return "\n".join(
         [
-            "# A few hundred photos",
+            "# What do a few hundred photos give?",
+            "",
+            *answers(arguments, rows),
             "",
             f"{arguments.backbone} from random weights on photos of CIFAR-10, "
             f"enlarged, with the recipe `scratch` at "
             f"{arguments.image_size} pixels, {TEST_IMAGES:,} test images, ten "
-            "classes: guessing is right in 10 %.",
+            "classes: guessing is right in 10 %. `--batch-norm` chooses the "
+            "statistics of the tests "
+            "([the three ways](../fine-tuning.md"
+            "#batch-normalisation-on-small-sets)).",
             "",
             *table,
             "",

@@ -1,12 +1,17 @@
-"""What the benchmarks measure, in processes of their own, on JAX."""
+"""What the benchmarks measure."""
 
 import json
 import os
 import pathlib
 
 import pytest
+from disk_layouts import write
 from disk_layouts import write_images
 from fresh import run_python
+from image_folders import png
+
+from crl_keras.experiments.data.named import CIFAR10
+from crl_keras.experiments.runs import backbones
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 pytestmark = pytest.mark.once
@@ -39,6 +44,38 @@ def test_without_tensorflow_the_rows_of_tf_data_are_left_out(tmp_path):
     ]
     assert all(int(row[3]) > 0 for row in rows)
     assert lines[-1].startswith("Of jax there are no rows of tf.data")
+
+
+def test_what_photos_give(tmp_path, monkeypatch, script):
+    files = {
+        f"cifar10/{split}/{name}/{i}.png": png(20 * k + i, "RGB", (32, 32))
+        for split, count in (("train", 3), ("test", 1))
+        for k, name in enumerate(CIFAR10)
+        for i in range(count)
+    }
+    write(tmp_path / "data", files)
+    # KerasCV's ResNet with one narrow block a stage.
+    monkeypatch.setitem(backbones.BLOCKS, "resnet18", ("basic", (1, 1, 1, 1)))
+    monkeypatch.setattr(backbones, "WIDTHS", (64, 8, 8, 8))
+    words = (
+        "--data-dir data --images 20 30 --epochs 2 1 --seeds 1 --losses ce "
+        "--modes recompute --image-size 32 --output out"
+    ).split()
+    (tmp_path / "out").mkdir()
+    code, out, error = script("benchmark_photos.py", *words)
+    assert code == 0, error
+    page = (tmp_path / "out" / "photos.md").read_text()
+    assert page.strip() in out
+    rows = [line.split(" | ") for line in page.splitlines() if "| CE |" in line]
+    assert [(*row[:2], *row[3:5]) for row in rows] == [
+        ("| 20", "2", "CE", "1 of 1"),
+        ("| 30", "1", "CE", "1 of 1"),
+    ]
+    for row in rows:  # The answer is the number of the table, written again.
+        count, accuracy = row[0].strip("| "), float(row[6])
+        line = f"- With {count} images the test accuracy is {accuracy:.0f} % "
+        assert line in page
+    assert script("benchmark_photos.py", *words, "--epochs", "1", "1", "1")[0]
 
 
 def test_memory_on_jax_is_at_least_that_of_the_gradient(tmp_path):
