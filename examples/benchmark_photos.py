@@ -118,7 +118,11 @@ def measured(arguments, count, epochs):
             )
         )
         run_plan(plan, arguments.workers)
-        records = read_records(plan.output)
+        records = [
+            record
+            for record in read_records(plan.output)
+            if record.config.recipe.epochs == epochs
+        ]
         for loss in dict.fromkeys(r.config.loss for r in records):
             of_loss = [r for r in records if r.config.loss == loss]
             yield dict(
@@ -150,18 +154,19 @@ def summary(loss, records):
 
 def answers(arguments, rows):
     """A sentence for each number of images: the test accuracy of each mode."""
-    for count in arguments.images:
+    for count, epochs in zip(arguments.images, arguments.epochs, strict=True):
         parts = []
         for mode in arguments.modes:
+            wanted = (count, epochs, mode)
             values = [
                 value
                 for row in rows
-                if (row["count"], row["mode"]) == (count, mode)
+                if (row["count"], row["epochs"], row["mode"]) == wanted
                 for value in row["test"]
             ]
             parts.append(f"{np.mean(values or [np.nan]):.0f} % (`{mode}`)")
         yield (
-            f"- With {count:,} images the test accuracy is "
+            f"- {count:,} images, {epochs} epochs: the test accuracy is "
             f"{', '.join(parts)}, over all losses and seeds."
         )
 

@@ -73,7 +73,8 @@ def test_what_photos_give(tmp_path, monkeypatch, script):
     ]
     for row in rows:  # The answer is the number of the table, written again.
         count, accuracy = row[0].strip("| "), float(row[6])
-        line = f"- With {count} images the test accuracy is {accuracy:.0f} % "
+        line = f"- {count} images, {row[1]} epochs: the test accuracy is "
+        line += f"{accuracy:.0f} % (`recompute`), over all losses and seeds."
         assert line in page
     assert script("benchmark_photos.py", *words, "--epochs", "1", "1", "1")[0]
 
