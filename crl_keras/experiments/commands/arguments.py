@@ -109,7 +109,7 @@ def _add_method(group):
         "--method",
         metavar="{" + ",".join(METHODS) + "}",
         help="a fine-grained method on the backbone; options in parentheses:\n"
-        '"dcl(regions=4,gamma=0.01)", see docs/fine-tuning.md',
+        '"dcl(regions=4,gamma=0.01)", see docs/fine-grained.md',
     )
     group.add_argument(
         "--tap",
