@@ -393,6 +393,7 @@ def worker_environment(workers):
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     return dict(
         share_gpu(dict(os.environ)),
+        NPROC=threads,  # Of JAX.
         OMP_NUM_THREADS=threads,
         TF_NUM_INTRAOP_THREADS=threads,
     )

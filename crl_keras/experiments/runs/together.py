@@ -424,6 +424,11 @@ TRIAL_SHARE = 0.03
 SHORT_STEP = 0.01
 TRIAL_SECONDS = 0.2  # Of steps of each way, compilation not counted.
 FIRST = 4  # Runs that are tried first: about so many, whole pairs.
+# Stacked convolutions can take forty times as long on a processor. One run and
+# few images show that within seconds. Few images alone explain a factor of
+# four at most, where a step mostly moves weights.
+PROBED = 32
+PROBE_SHARE = 1 / 8
 
 
 def _measured(configs, dataset):
@@ -436,13 +441,18 @@ def _measured(configs, dataset):
     losses = len({config.loss for config in configs})
     first = min(len(configs), math.ceil(FIRST / losses) * losses)
     # If they are no faster, two steps of them take about as long as the rest.
-    trial = 2 * compilation + 2 * first * step
+    trial = 3 * compilation + 2 * first * step
     training_alone = compilation + recipe.epochs * feed.steps * step
     if step > SHORT_STEP and trial > (
         TRIAL_SHARE * len(configs) * training_alone
     ):
         why = "a trial would take too much of a training that is so short"
         return Choice("auto", 1, why, speeds)
+    if step > SHORT_STEP and jax.default_backend() == "cpu":
+        speed, _ = time_together(choice, configs[:1], dataset, PROBED)
+        if speed < PROBE_SHARE * speeds["one_by_one"]:
+            speeds["together"] = speed
+            return Choice("auto", 1, "it is faster", speeds)
     work = len(configs) * recipe.epochs * feed.size("train")
     speeds["together"], choice.runs = _fastest(
         choice, configs, first, dataset, work
@@ -486,21 +496,24 @@ def time_alone(config, feed):
     return compiled - started, (time.perf_counter() - compiled) / steps
 
 
-def time_together(choice, configs, dataset):
+def time_together(choice, configs, dataset, images=None):
     """Images a second of all runs, or of as many as fit the memory, and their
-    number."""
+    number; with the first `images` of each batch."""
     configs = sorted(configs, key=lambda config: config.loss)
     runs, recipe = len(configs), configs[0].recipe
     programs = choice.programs_of(configs, dataset)
     values = [to_numpy(v) for v in programs.variables()]
     seeds = sorted({config.seed for config in configs})
-    data = Batches(dataset, recipe, seeds).epoch(0, 1 + STEPS_A_CALL)[0]
+    *data, batches = Batches(dataset, recipe, seeds).epoch(0, 1 + STEPS_A_CALL)[
+        0
+    ]
+    data.append(batches[..., :images])
     settings = programs.settings(configs)
     carry = programs.begin(programs.stack([values] * runs), [True] * runs)
     needed = _bytes(programs.train.lower(carry, *data, settings, 0, 1))
     most = int(runs * _memory() / needed)
     if most < runs:
-        return time_together(choice, configs[: max(1, most)], dataset)
+        return time_together(choice, configs[: max(1, most)], dataset, images)
 
     def seconds(steps):
         nonlocal carry

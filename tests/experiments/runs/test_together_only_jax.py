@@ -441,6 +441,40 @@ def test_no_trial_that_costs_more_than_it_can_save(tmp_path, monkeypatch):
         assert "a trial" in record.result["together"]["why"]
 
 
+@pytest.mark.parametrize("share, tried", [(0.01, [1]), (2, [1, 4])])
+def test_one_run_shows_what_stacking_makes_far_slower(
+    tmp_path, monkeypatch, share, tried
+):
+    """As it does convolutions on a processor."""
+    seen = []
+
+    def timed(choice, configs, dataset, images=None):
+        seen.append(len(configs))
+        assert images == (together.PROBED if seen == [1] else None)
+        return share * 60, len(configs)
+
+    monkeypatch.setattr(together, "time_alone", lambda *_: (0.0, 1.0))
+    monkeypatch.setattr(together, "TRIAL_SHARE", 1e6)
+    monkeypatch.setattr(together, "time_together", timed)
+    plan = make_plan(tmp_path, "auto", epochs=1)
+    data = sweep.prepare_dataset(plan, plan.configs[0])
+    choice = together.choose(plan.configs, data, plan.options)
+    assert seen == tried and choice.runs == tried[-1]
+    assert choice.speeds["together"] == share * 60
+
+
+def test_few_images_are_timed_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(together, "TRIAL_SECONDS", 0.01)
+    plan = make_plan(tmp_path, "auto", ("ce",))
+    data = sweep.prepare_dataset(plan, plan.configs[0])
+    choice = together.Choice("auto", 1, "")
+    lowered = []
+    monkeypatch.setattr(together, "_bytes", lambda x: lowered.append(x) or 1)
+    speed, runs = together.time_together(choice, plan.configs[:1], data, 3)
+    assert speed > 0 and runs == 1
+    assert lowered[0].in_avals[0][3].shape[-1] == 3
+
+
 def test_less_memory_means_fewer_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(together, "TRIAL_SECONDS", 0.05)
     plan = make_plan(tmp_path, "auto", ("ce",), seeds=8)
