@@ -120,7 +120,9 @@ def export_model(model, name, folder):
         # Of tracing, which sees the one shape that there is.
         warnings.simplefilter("ignore")
         images = _noise(model)
-        # First: Keras exports to ONNX only what was called.
+        # Keras exports to ONNX only what was called; on JAX, predicting is
+        # no call.
+        model(images[:1], training=False)
         logits = np.asarray(model.predict_on_batch(images), np.float64)
         _WRITERS[name](model, path)
         return _checked(images, logits, kind, path)

@@ -63,6 +63,22 @@ def test_other_logits_are_no_export(tmp_path, monkeypatch):
         export.export_model(model, name, tmp_path)
 
 
+def test_what_is_exported_was_called(tmp_path, monkeypatch):
+    """Keras exports nothing else to ONNX. On JAX, predicting is no call."""
+    called = []
+    (name,) = [n for n in ("savedmodel", "torchscript") if can_be_written(n)]
+    monkeypatch.setitem(
+        export._WRITERS, name, lambda model, _: called.append(model._called)
+    )
+    monkeypatch.setattr(export, "_checked", lambda *_: None)
+    inputs = keras.Input((4, 4, 1), dtype="uint8")
+    outputs = keras.layers.Dense(2)(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, outputs)
+    model._called = False  # As it is after loading.
+    export.export_model(model, name, tmp_path)
+    assert called == [True]
+
+
 def test_a_model_of_16_bits_is_exported_in_32():
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
