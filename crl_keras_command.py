@@ -119,10 +119,10 @@ def quiet_start():
     TF_CPP_MIN_LOG_LEVEL says, from code that Python's `sys.stderr` does not
     reach. If the import fails, they are written after all.
     """
-    sys.stderr.flush()
     try:
+        sys.stderr.flush()
         terminal = os.dup(2)
-    except OSError:  # Closed: there is nothing to keep quiet.
+    except (AttributeError, OSError):  # Closed: there is nothing to hide.
         yield
         return
     with tempfile.TemporaryFile() as hidden:

@@ -68,6 +68,25 @@ def test_a_library_starts_quietly_unless_it_fails(fails):
         assert python("-c", code).stderr == "afterwards"
 
 
+@pytest.mark.once
+def test_tensorflow_starts_quietly_whoever_imports_it(tmp_path):
+    (tmp_path / "tensorflow.py").write_text("import os; os.write(2, b'oneDNN')")
+    code = (
+        "import sys, crl_keras_command as command\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "sys.meta_path.insert(0, command.QuietTensorFlow())\n"
+        "import tensorflow\n"
+        "assert tensorflow.__file__.endswith('tensorflow.py')"
+    )
+    assert python("-c", code).stderr == ""
+    closed = (
+        "import os, sys, crl_keras_command as command\n"
+        "os.close(2); sys.stderr = None\n"
+        "with command.quiet_start(): pass"
+    )
+    python("-c", closed)
+
+
 # Runs each script in one process and says what it printed and imported.
 HELP = """
 import contextlib, io, runpy, sys
