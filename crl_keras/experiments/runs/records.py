@@ -5,6 +5,7 @@ An experiment is a folder:
     RUNS/
       data/<fingerprint>.npz     test set: labels, names of images and
                                  classes, thumbnails
+      together.json              which runs `--together auto` takes at a time
       <run id>/config.json       written first
       <run id>/history.csv       a row an epoch
       <run id>/state.npz         what a killed run resumes from; gone when done

@@ -323,16 +323,24 @@ def _parts(plan, pending, cache, choices, say):
     """Yields lists of runs that are trained as one program, and a `Choice`."""
     from crl_keras.experiments.runs import together
 
+    # Of the whole plan: after a stop, the same runs go on together.
     groups = {}
-    for config in pending:
+    for config in plan.configs:
         groups.setdefault(together.kin(config), []).append(config)
+    pending = {*pending}
     for kin, configs in groups.items():
+        left = [config for config in configs if config in pending]
+        if not left:
+            continue
         if kin not in choices:
             data = prepare_dataset(plan, configs[0], cache)
-            choices[kin] = together.choose(configs, data, plan.options)
-            say(choices[kin].line(configs))
+            choices[kin] = together.choose(
+                configs, data, plan.options, plan.output
+            )
+            say(choices[kin].line(left))
         for part in choices[kin].parts(configs):
-            yield part, choices[kin]
+            if part := [config for config in part if config in pending]:
+                yield part, choices[kin]
 
 
 def run_workers(plan, workers, on_wait=None):

@@ -8,8 +8,10 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import json
 import math
 import os
+import pathlib
 import tempfile
 import time
 
@@ -18,6 +20,7 @@ import keras
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
+from crl_keras.experiments.devices import device_name
 from crl_keras.experiments.runs import training
 from crl_keras.experiments.runs.batch_norm import to_numpy
 from crl_keras.experiments.runs.config import RunConfig
@@ -29,6 +32,7 @@ from crl_keras.experiments.runs.feeds import make_feed
 from crl_keras.experiments.runs.models import build_model
 from crl_keras.experiments.runs.recipes import rate_schedule
 from crl_keras.experiments.runs.records import RunFolder
+from crl_keras.experiments.runs.records import write_json
 from crl_keras.experiments.runs.stacked import Batches
 from crl_keras.experiments.runs.stacked import Programs
 from crl_keras.experiments.words import counted
@@ -402,8 +406,12 @@ class Choice:
         return [configs[i : i + size] for i in range(0, len(configs), size)]
 
 
-def choose(configs, dataset, options):
-    """The `Choice` for runs of one `kin` that are to be trained."""
+def choose(configs, dataset, options, output):
+    """The `Choice` for runs of one `kin` that are to be trained.
+
+    What was measured is kept in the folder `output`: a comparison that is
+    stopped and given again goes on in the same way, with the same numbers.
+    """
     asked, first = options.together, configs[0]
     why = why_alone(first, dataset, options)
     if asked == "off":
@@ -414,8 +422,17 @@ def choose(configs, dataset, options):
         return Choice(asked, 1, why)
     if asked != "auto":
         return Choice(asked, min(asked, len(configs)), "it was asked for")
+    path = pathlib.Path(output) / "together.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    # Another device, or more runs, may have another fastest way.
+    key = f"{kin(first).run_id}, {len(configs)} runs, {device_name()}"
+    if key in kept:
+        return Choice("auto", **kept[key])
     with training.session(first):
-        return _measured(configs, dataset)
+        choice = _measured(configs, dataset)
+    values = dict(runs=choice.runs, why=choice.why, speeds=choice.speeds)
+    write_json(path, kept | {key: values})
+    return choice
 
 
 # A trial may cost this share of the training that it could make shorter, but

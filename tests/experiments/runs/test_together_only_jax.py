@@ -458,9 +458,50 @@ def test_one_run_shows_what_stacking_makes_far_slower(
     monkeypatch.setattr(together, "time_together", timed)
     plan = make_plan(tmp_path, "auto", epochs=1)
     data = sweep.prepare_dataset(plan, plan.configs[0])
-    choice = together.choose(plan.configs, data, plan.options)
+    choice = together.choose(plan.configs, data, plan.options, plan.output)
     assert seen == tried and choice.runs == tried[-1]
     assert choice.speeds["together"] == share * 60
+
+
+def test_after_a_stop_auto_goes_on_in_the_same_way(tmp_path, monkeypatch):
+    measured = []
+
+    def first(configs, dataset):
+        measured.append(len(configs))
+        return together.Choice("auto", 3, "it is faster", dict(together=1.5))
+
+    monkeypatch.setattr(together, "_measured", first)
+    plan = make_plan(tmp_path, "auto", ("ce",), seeds=7, epochs=1)
+    seen = []
+
+    def stopped(config, result):
+        seen.append((config.seed, result["together"]))
+        if len(seen) == 4:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(plan, on_run=stopped)
+    stacks, lines = [], []
+    found = run(
+        plan,
+        on_stack=lambda configs: stacks.append([c.seed for c in configs]),
+        say=lines.append,
+    )
+    assert measured == [7] and len(found) == 7
+    # The first three are done. Of the others, those stay together that were.
+    assert [seed for seed, _ in seen] == [0, 1, 2, 3]
+    assert stacks == [[4, 5]]
+    assert {r.result["together"]["why"] for r in found.values()} == {
+        "it is faster"
+    }
+    assert "3 runs 3 at a time" in lines[0] and "2 images/s" in lines[0]
+    # What is fastest for more runs, or on another device, is measured anew.
+    run(make_plan(tmp_path, "auto", ("ce",), seeds=8, epochs=1))
+    assert measured == [7, 8]
+    monkeypatch.setattr(together, "device_name", lambda: "another")
+    data = sweep.prepare_dataset(plan, plan.configs[0])
+    together.choose(plan.configs, data, plan.options, plan.output)
+    assert measured == [7, 8, 7]
 
 
 def test_few_images_are_timed_too(tmp_path, monkeypatch):
