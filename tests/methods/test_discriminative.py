@@ -6,6 +6,7 @@ import pytest
 from autodiff import to_numpy
 from autodiff import value_and_gradient
 
+from crl_keras import SparseCompetingRatioLoss
 from crl_keras.layers import DiscriminativeFilters
 
 # Three by three places, four channels, three classes of two filters.
@@ -57,6 +58,36 @@ def test_gradient_comes_from_the_maximum_alone():
     for m, place in enumerate([0, 8, 1, 2, 5, 1]):
         expected[place] += weights[m] * KERNEL[:, m]
     np.testing.assert_allclose(gradient.reshape(9, 4), expected, atol=1e-6)
+
+
+CE_GRADIENT = "0.0450341 0.0450341 -0.2586175 -0.2586175 0.4473712 0.0180130"
+CRL_GRADIENT = "0.0516114 0.0516114 -0.2860564 -0.2860564 0.4954177 0.0161337"
+
+
+@pytest.mark.parametrize(
+    "loss, expected",
+    [
+        (keras.losses.SparseCategoricalCrossentropy, CE_GRADIENT),
+        (SparseCompetingRatioLoss, CRL_GRADIENT),
+    ],
+)
+def test_gradient_of_all_heads_for_the_biases(loss, expected):
+    """The patch head and the side branch both pull at the filters."""
+    layer, loss, c = bank(), loss(from_logits=True), np.arange(3)
+    label = np.array([2])
+    kernel = keras.ops.convert_to_tensor(KERNEL, "float32")
+    patch = keras.layers.Dense(3)
+    patch.build((None, 6))
+    patch.set_weights([(((M[:, None] + 3 * c) % 5) - 2) / 5, c / 20])
+
+    def total(bias):
+        (v, side), _ = layer.stateless_call([kernel, bias], [], maps())
+        return loss(label, patch(v)) + 0.1 * loss(label, side)
+
+    _, gradient = value_and_gradient(total, BIAS.astype("float32"))
+    np.testing.assert_allclose(
+        gradient, np.fromstring(expected, sep=" "), atol=1e-6
+    )
 
 
 def test_saved(tmp_path):
