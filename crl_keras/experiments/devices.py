@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import platform
 
 # What the user may have set to say how much of a GPU's memory JAX takes.
@@ -55,6 +56,15 @@ def gpu_capability():
         details = tf.config.experimental.get_device_details(devices[0])
         return details.get("compute_capability", (0, 0))
     return tuple(int(part) for part in str(text).split("."))
+
+
+def cores():
+    """Cores that this process may use; NPROC, which JAX reads too, if set."""
+    if asked := os.environ.get("NPROC"):
+        return int(asked)
+    with contextlib.suppress(AttributeError):  # Linux alone has it.
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def device_name():

@@ -1,6 +1,7 @@
 """What a run leaves: result.json but for its scores, and what it was asked."""
 
 import datetime
+import functools
 import importlib.metadata
 import platform
 
@@ -97,9 +98,13 @@ def versions(config):
     library = config.network.rpartition("/")[0]
     names += [library] * (library in LIBRARIES)
     names += READ_BY.get(config.reader, ())
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    installed = {name: _version(name) for name in names}
+    return found | {name: v for name, v in installed.items() if v}
+
+
+@functools.cache
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

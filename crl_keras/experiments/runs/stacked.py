@@ -7,9 +7,11 @@ device. Each loss is computed by its own code, on the rows of its own runs, so
 that nothing of its exactness is lost.
 """
 
+import concurrent.futures
 import contextlib
 import functools
 import itertools
+import threading
 
 import jax
 import keras
@@ -21,6 +23,9 @@ from crl_keras.experiments.runs.feeds import make_feed
 from crl_keras.experiments.runs.models import build_model
 from crl_keras.experiments.runs.models import loss_of
 from crl_keras.experiments.runs.training import Built
+
+# A call of the program makes so many steps at most: Ctrl-C waits for it.
+STEPS_A_CALL = 100
 
 
 class Programs:
@@ -49,10 +54,20 @@ class Programs:
             (loss, len([*group]))
             for loss, group in itertools.groupby(c.loss for c in configs)
         ]
-        # What is given to a call makes room for what it returns.
-        self.train = jax.jit(self._train, donate_argnums=0)
+        self.compiled, self.parts = {}, {}
         self.predict = jax.jit(jax.vmap(self._predict, in_axes=(0, 0, None)))
         self.score = jax.jit(self._score)
+
+    @functools.cached_property
+    def training_data(self):
+        """All images and labels of the training, on the device."""
+        dataset = self.feed.dataset
+        images = jax.tree.map(jnp.asarray, dataset.train.images)
+        return images, _labels(dataset, self.feed.recipe, "train")
+
+    @functools.cached_property
+    def test_labels(self):
+        return _labels(self.feed.dataset, self.feed.recipe, "test")
 
     def variables(self):
         return state_variables(self.model)
@@ -89,6 +104,19 @@ class Programs:
         if {*decays} != {self.first.recipe.weight_decay}:
             settings["decay"] = np.float32(decays)
         return settings
+
+    def train(self, *arguments):
+        """`_train`, compiled for arguments of these shapes.
+
+        Has to be called before a thread calls what it returns, as it runs
+        Keras's code.
+        """
+        shapes = tuple(x.shape for x in jax.tree.leaves(arguments))
+        if shapes not in self.compiled:
+            # What is given to a call makes room for what it returns.
+            train = jax.jit(self._train, donate_argnums=0)
+            self.compiled[shapes] = train.lower(*arguments).compile()
+        return self.compiled[shapes]
 
     def begin(self, state, alive):
         """What `train` takes and returns, before the first step of an epoch.
@@ -192,7 +220,7 @@ class Programs:
     def test(self, state):
         """Logits of the test, and loss and accuracy of each run."""
         logits, added = self._asked(state, "test")
-        labels = _labels(self.feed.dataset, self.feed.recipe, "test")
+        labels = self.test_labels
         losses, accuracies = jax.device_get(self.score(labels, logits))
         return logits, losses + added, accuracies
 
@@ -206,22 +234,33 @@ class Programs:
 
     def _asked(self, state, split):
         """The logits, and what layers add to the loss of each run."""
-        images = getattr(self.feed.dataset, split).images
-        # Of the test for all splits: another size would compile anew.
-        size = len(self.feed.ordered("test")[0][1])
-        parts, whole = [], self.feed.size(split)
-        for begin in range(0, whole, size):
-            cut = functools.partial(_padded_part, begin=begin, size=size)
-            part = jax.tree.map(cut, images)
+        logits = []
+        for part, size in self._parts(split):
             found, added = jax.device_get(self.predict(*state[:2], part))
-            parts.append(found[:, : whole - begin])
-        return np.concatenate(parts, axis=1), added
+            logits.append(found[:, :size])
+        return np.concatenate(logits, axis=1), added
+
+    def _parts(self, split):
+        """List of images on the device, and how many of them are wanted."""
+        if split not in self.parts:
+            images = getattr(self.feed.dataset, split).images
+            # Of the test for all splits: another size would compile anew.
+            size = len(self.feed.ordered("test")[0][1])
+            whole = self.feed.size(split)
+            self.parts[split] = [
+                (_padded_part(images, begin, size), min(size, whole - begin))
+                for begin in range(0, whole, size)
+            ]
+        return self.parts[split]
 
 
-def _padded_part(values, begin, size):
-    part = values[begin : begin + size]
-    rest = [(0, size - len(part))] + [(0, 0)] * (part.ndim - 1)
-    return np.pad(part, rest)
+def _padded_part(images, begin, size):
+    def padded(values):
+        part = values[begin : begin + size]
+        rest = [(0, size - len(part))] + [(0, 0)] * (part.ndim - 1)
+        return jnp.asarray(np.pad(part, rest))
+
+    return jax.tree.map(padded, images)
 
 
 def _right(labels, logits):
@@ -264,12 +303,10 @@ def _scaled(schedule, factor):
 class Batches:
     """What `Programs.train` reads of an epoch, for some seeds."""
 
-    def __init__(self, dataset, recipe, seeds):
+    def __init__(self, programs, seeds):
+        dataset, recipe = programs.feed.dataset, programs.feed.recipe
         self.feeds = [make_feed(dataset, recipe, seed) for seed in seeds]
-        self.mixes = bool(recipe.mixup or recipe.cutmix)
-        if not self.mixes:  # Then a seed has images of its own in each epoch.
-            self.images = jax.tree.map(jnp.asarray, dataset.train.images)
-            self.labels = _labels(dataset, recipe, "train")
+        self.programs = programs
 
     def epoch(self, epoch, most=None):
         """List of `(images, labels, batches)`: whole batches, then the rest.
@@ -280,7 +317,7 @@ class Batches:
         epoch += 1
         feed = self.feeds[0]
         steps = feed.steps if most is None else min(most, feed.steps)
-        if self.mixes:
+        if self.programs.mixes:
             parts = [
                 _in_a_row(feed.training(epoch), steps) for feed in self.feeds
             ]
@@ -290,7 +327,7 @@ class Batches:
             ]
             order = np.tile(np.arange(images.shape[1]), (len(parts), 1))
         else:
-            images, labels = self.images, self.labels
+            images, labels = self.programs.training_data
             order = np.stack([feed.order(epoch) for feed in self.feeds])
         order = order[:, : steps * feed.step_size].astype(np.int32)
         whole = order.shape[1] // feed.step_size * feed.step_size
@@ -299,6 +336,104 @@ class Batches:
             order[:, None, whole:],
         ]
         return [(images, labels, part) for part in batches if part.size]
+
+
+class Lane:
+    """Runs that one thread takes through an epoch.
+
+    Most of what a small network does is too little for more than one core: on
+    a processor, a lane for each core trains twice as many images a second and
+    more.
+
+    Args:
+        programs: `Programs` for the losses of the runs, in their order.
+        configs: Their `RunConfig`s.
+        values: Values of `state_variables` of each.
+
+    Attributes:
+        parts: What `Batches.epoch` gives, of the epoch that is trained.
+    """
+
+    def __init__(self, programs, configs, values):
+        self.programs, self.runs = programs, len(configs)
+        self.settings = jax.tree.map(jnp.asarray, programs.settings(configs))
+        seeds = sorted({config.seed for config in configs})
+        self.batches = Batches(programs, seeds)
+        self.state = programs.stack(values)
+        self.compiled = None
+
+    def begin(self, epoch, alive):
+        """Prepares an epoch for the runs that are `alive`."""
+        self.parts = self.batches.epoch(epoch)
+        self.carry = self.programs.begin(self.state, alive)
+
+    def begin_trial(self, steps, images=None):
+        """Prepares so many steps, with the first `images` of each batch."""
+        *data, batches = self.batches.epoch(0, steps)[0]
+        self.parts = [(*data, batches[..., :images])]
+        self.carry = self.programs.begin(self.state, [True] * self.runs)
+
+    def compile(self):
+        """Before a thread takes steps, as Keras's code is run for that."""
+        if self.compiled is None:  # All epochs have batches of equal sizes.
+            self.compiled = [
+                self.programs.train(*self._arguments(part, 0, 0))
+                for part in self.parts
+            ]
+
+    def bytes(self):
+        """What its program takes while it trains."""
+        self.compile()
+        found = self.compiled[0].memory_analysis()
+        return (
+            found.temp_size_in_bytes
+            + found.argument_size_in_bytes
+            + found.output_size_in_bytes
+            - found.alias_size_in_bytes
+        )
+
+    def train(self, stopped, most=None):
+        """All steps, or the first `most`, unless the event `stopped` is set."""
+        for part, program in zip(self.parts, self.compiled, strict=True):
+            steps = most or part[-1].shape[1]
+            for first in range(0, steps, STEPS_A_CALL):
+                if stopped.is_set():
+                    return
+                last = min(first + STEPS_A_CALL, steps)
+                self.carry = program(*self._arguments(part, first, last))
+                jax.block_until_ready(self.carry)
+
+    def _arguments(self, part, first, last):
+        steps = np.int32(first), np.int32(last)
+        return (self.carry, *part, self.settings, *steps)
+
+    def end(self):
+        """What `Programs.begin` names, after the epoch."""
+        self.state = self.carry.pop("state")
+        return jax.device_get(self.carry)
+
+    @property
+    def images(self):
+        """How many a run sees in the epoch."""
+        shapes = [batches.shape for *_, batches in self.parts]
+        return sum(steps * size for _, steps, size in shapes)
+
+
+def train_lanes(lanes, most=None):
+    """Trains the epoch that `Lane.begin` has prepared, in a thread each."""
+    for lane in lanes:
+        lane.compile()
+    stopped = threading.Event()
+    if len(lanes) == 1:
+        return lanes[0].train(stopped, most)
+    with concurrent.futures.ThreadPoolExecutor(len(lanes)) as pool:
+        futures = [pool.submit(lane.train, stopped, most) for lane in lanes]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:  # Ctrl-C too.
+            stopped.set()
+            raise
 
 
 def _labels(dataset, recipe, split):

@@ -7,6 +7,7 @@ What a run is, where it resumes from and what is recorded of it is that of
 import contextlib
 import dataclasses
 import functools
+import gc
 import itertools
 import json
 import math
@@ -20,6 +21,7 @@ import keras
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
+from crl_keras.experiments.devices import cores
 from crl_keras.experiments.devices import device_name
 from crl_keras.experiments.runs import training
 from crl_keras.experiments.runs.batch_norm import to_numpy
@@ -33,14 +35,16 @@ from crl_keras.experiments.runs.models import build_model
 from crl_keras.experiments.runs.recipes import rate_schedule
 from crl_keras.experiments.runs.records import RunFolder
 from crl_keras.experiments.runs.records import write_json
-from crl_keras.experiments.runs.stacked import Batches
+from crl_keras.experiments.runs.stacked import STEPS_A_CALL
+from crl_keras.experiments.runs.stacked import Lane
 from crl_keras.experiments.runs.stacked import Programs
+from crl_keras.experiments.runs.stacked import train_lanes
 from crl_keras.experiments.words import counted
 
 # The states of all runs are written after an epoch, not more often than this.
 SAVE_SECONDS = 30
-# A call of the program makes so many steps at most: Ctrl-C waits for it.
-STEPS_A_CALL = 100
+# Models that are done with are freed when they take so many bytes.
+GARBAGE = 2**28
 # What is trained here as `training` trains it. A run that has another field,
 # not at its default, is trained by itself.
 KNOWN = """
@@ -169,20 +173,22 @@ def _first_rate(config, dataset):
 
 
 class Stack:
-    """Runs at the same epoch that go on as one program."""
+    """Runs at the same epoch that go on together, in lanes side by side."""
 
     def __init__(self, runs, dataset, options, choice, on_run):
-        self.runs, self.options = runs, options
+        self.options = options
         self.on_run = on_run or (lambda config, result: None)
         self.record = choice.record(len(runs))
-        configs = [run.config for run in runs]
-        self.programs = choice.programs_of(configs, dataset)
-        self.settings = self.programs.settings(configs)
+        parts = in_lanes(runs, [run.config.loss for run in runs])
+        self.runs = sum(parts, [])
+        self.lanes = []
+        for part in parts:
+            configs = [run.config for run in part]
+            programs = choice.programs_of(configs, dataset)
+            values = [run.values for run in part]
+            self.lanes.append(Lane(programs, configs, values))
+        self.programs = self.lanes[0].programs
         self.feed = self.programs.feed
-        self.batches = Batches(
-            dataset, self.feed.recipe, sorted({c.seed for c in configs})
-        )
-        self.state = self.programs.stack([run.values for run in runs])
         self.logits = None
 
     def alive(self):
@@ -206,7 +212,9 @@ class Stack:
         started, alive = time.perf_counter(), self.alive()
         found, images = self._trained(epoch, alive)
         trained = time.perf_counter()
-        self.logits, losses, accuracies = self.programs.test(self.state)
+        self.logits, losses, accuracies = self._of_all(
+            lambda lane: lane.programs.test(lane.state)
+        )
         # Of the time that all take together, each is given its share.
         seconds = (trained - started) / len(alive)
         test_seconds = (time.perf_counter() - trained) / len(alive)
@@ -240,20 +248,33 @@ class Stack:
         )
 
     def _trained(self, epoch, alive):
-        """What `Programs.train` found, and the images that each run saw."""
+        """What `Lane.end` found, and the images that each run saw."""
         is_alive = np.isin(np.arange(len(self.runs)), alive)
-        carry, count = self.programs.begin(self.state, is_alive), 0
-        for images, labels, batches in self.batches.epoch(epoch):
-            data, steps = (images, labels, batches), batches.shape[1]
-            count += steps * batches.shape[2]
-            for first in range(0, steps, STEPS_A_CALL):
-                last = min(first + STEPS_A_CALL, steps)
-                carry = self.programs.train(
-                    carry, *data, self.settings, first, last
-                )
-                jax.block_until_ready(carry)
-        self.state = carry.pop("state")
-        return jax.device_get(carry), count
+        cuts = np.cumsum([lane.runs for lane in self.lanes])[:-1]
+        parts = np.split(is_alive, cuts)
+        for lane, part in zip(self.lanes, parts, strict=True):
+            lane.begin(epoch, part)
+        train_lanes(self.lanes)
+        ended = [lane.end() for lane in self.lanes]
+        found = jax.tree.map(lambda *values: np.concatenate(values), *ended)
+        return found, self.lanes[0].images
+
+    def _of_all(self, function):
+        """The arrays that `function` returns of each lane, joined."""
+        found = [function(lane) for lane in self.lanes]
+        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+    def _logits(self, split):
+        (found,) = self._of_all(
+            lambda lane: [lane.programs.logits(lane.state, split)]
+        )
+        return found
+
+    def _values(self):
+        """Values of `state_variables` of each run."""
+        return sum(
+            [lane.programs.unstack(lane.state) for lane in self.lanes], []
+        )
 
     def _rate(self, run, epoch, step):
         steps = self.feed.steps
@@ -262,8 +283,8 @@ class Stack:
         return _rate_after(run.config.recipe, steps, epoch * steps + step)
 
     def _save(self):
-        values, alive = self.programs.unstack(self.state), self.alive()
-        for i in alive:
+        values = self._values()
+        for i in self.alive():
             run = self.runs[i]
             fingerprint = self.feed.dataset.fingerprint
             run.folder.save_state(values[i], run.rows, fingerprint)
@@ -274,13 +295,13 @@ class Stack:
         if not alive:
             return
         if self.logits is None:  # It was killed after its last epoch.
-            self.logits = self.programs.logits(self.state, "test")
+            self.logits = self._logits("test")
         logits = dict(test=self.logits)
         if self.feed.size("held_out"):
-            logits["held_out"] = self.programs.logits(self.state, "held_out")
+            logits["held_out"] = self._logits("held_out")
         values, dataset = None, self.feed.dataset
         if self.options.save_model or getattr(dataset, "keeps_models", False):
-            values = self.programs.unstack(self.state)
+            values = self._values()
         for i in alive:
             built = None
             if values:
@@ -313,6 +334,20 @@ def _built(config, feed, values):
     return built
 
 
+def most_lanes():
+    """One for each core; a GPU is fullest with all runs in one."""
+    return cores() if jax.default_backend() == "cpu" else 1
+
+
+def in_lanes(runs, losses):
+    """Cuts runs, sorted by their `losses`, into a list for each lane.
+
+    Each has all losses, so that lanes of one size share their program.
+    """
+    lanes = max(1, min(most_lanes(), len(runs) // len({*losses})))
+    return [runs[i::lanes] for i in range(lanes)]
+
+
 @functools.cache
 def _rate_after(recipe, steps_per_epoch, steps):
     """The learning rate after so many steps, as `training` records it."""
@@ -331,6 +366,7 @@ class Choice:
         speeds: Images a second that were measured, a dict of `together`, over
             all runs, and `one_by_one`; or None.
         compiled: Dict of the `Programs` so far, by the losses of the runs.
+        garbage: Bytes of the models that Python may not have freed yet.
     """
 
     asked: str | int
@@ -338,6 +374,7 @@ class Choice:
     why: str
     speeds: dict | None = None
     compiled: dict = dataclasses.field(default_factory=dict)
+    garbage: int = 0
 
     def run(self, runs, dataset, options, on_run=None, on_epoch=None):
         """Trains, resumes or finishes runs as one program.
@@ -355,13 +392,17 @@ class Choice:
                 `epoch`, counted over all runs; `train_loss` and accuracies,
                 means over the runs; `images_per_second` of all.
         """
-        with training.session(runs[0][0]):
+        with training.session(runs[0][0], collect=False):
             loaded = _loaded(runs, dataset)
+            self.garbage += sum(v.nbytes for run in loaded for v in run.values)
             # Of a command that was killed, some may be an epoch ahead.
             for _, group in itertools.groupby(loaded, lambda r: len(r.rows)):
                 stack = Stack([*group], dataset, options, self, on_run)
                 stack.train(on_epoch)
                 stack.finish()
+        if self.garbage > GARBAGE:
+            gc.collect()
+            self.garbage = 0
 
     def record(self, runs):
         """What result.json says of it."""
@@ -398,11 +439,15 @@ class Choice:
         """Cuts runs into lists of at most `runs`, of about one size."""
         if self.runs == 1:
             return [[config] for config in configs]
-        whole = len({config.loss for config in configs})
+        if len(configs) <= self.runs:
+            return [configs]
+        losses = len({config.loss for config in configs})
         size = math.ceil(len(configs) / math.ceil(len(configs) / self.runs))
-        if whole < self.runs:
-            # Parts of the same losses share a program, and a pair is not cut.
-            size = min(math.ceil(size / whole), self.runs // whole) * whole
+        for whole in (losses * most_lanes(), losses):
+            if whole <= self.runs:
+                # Parts of the same losses share a program: no pair is cut.
+                size = min(math.ceil(size / whole), self.runs // whole) * whole
+                break
         return [configs[i : i + size] for i in range(0, len(configs), size)]
 
 
@@ -440,7 +485,7 @@ def choose(configs, dataset, options, output):
 TRIAL_SHARE = 0.03
 SHORT_STEP = 0.01
 TRIAL_SECONDS = 0.2  # Of steps of each way, compilation not counted.
-FIRST = 4  # Runs that are tried first: about so many, whole pairs.
+FIRST = 3  # Runs of a lane that are tried first: about so many, whole pairs.
 # Stacked convolutions can take forty times as long on a processor. One run and
 # few images show that within seconds. Few images alone explain a factor of
 # four at most, where a step mostly moves weights.
@@ -456,7 +501,8 @@ def _measured(configs, dataset):
     speeds = dict(one_by_one=feed.step_size / step, together=None)
     choice = Choice("auto", len(configs), "it is faster", speeds)
     losses = len({config.loss for config in configs})
-    first = min(len(configs), math.ceil(FIRST / losses) * losses)
+    first = math.ceil(FIRST / losses) * losses * most_lanes()
+    first = min(len(configs), first)
     # If they are no faster, two steps of them take about as long as the rest.
     trial = 3 * compilation + 2 * first * step
     training_alone = compilation + recipe.epochs * feed.steps * step
@@ -517,42 +563,26 @@ def time_together(choice, configs, dataset, images=None):
     """Images a second of all runs, or of as many as fit the memory, and their
     number; with the first `images` of each batch."""
     configs = sorted(configs, key=lambda config: config.loss)
-    runs, recipe = len(configs), configs[0].recipe
-    programs = choice.programs_of(configs, dataset)
-    values = [to_numpy(v) for v in programs.variables()]
-    seeds = sorted({config.seed for config in configs})
-    *data, batches = Batches(dataset, recipe, seeds).epoch(0, 1 + STEPS_A_CALL)[
-        0
-    ]
-    data.append(batches[..., :images])
-    settings = programs.settings(configs)
-    carry = programs.begin(programs.stack([values] * runs), [True] * runs)
-    needed = _bytes(programs.train.lower(carry, *data, settings, 0, 1))
+    runs, lanes = len(configs), []
+    for part in in_lanes(configs, [config.loss for config in configs]):
+        programs = choice.programs_of(part, dataset)
+        values = [to_numpy(v) for v in programs.variables()]
+        lanes.append(Lane(programs, part, [values] * len(part)))
+        lanes[-1].begin_trial(1 + STEPS_A_CALL, images)
+    needed = sum(lane.bytes() for lane in lanes)
     most = int(runs * _memory() / needed)
     if most < runs:
         return time_together(choice, configs[: max(1, most)], dataset, images)
+    _, most, batch = lanes[0].parts[0][-1].shape
 
     def seconds(steps):
-        nonlocal carry
         started = time.perf_counter()
-        carry = programs.train(carry, *data, settings, 0, steps)
-        jax.block_until_ready(carry)
+        train_lanes(lanes, steps)
         return time.perf_counter() - started
 
     seconds(1)
-    steps = int(TRIAL_SECONDS / seconds(1))
-    steps = max(1, min(steps, data[2].shape[1], STEPS_A_CALL))
-    return runs * steps * data[2].shape[2] / seconds(steps), runs
-
-
-def _bytes(lowered):
-    found = lowered.compile().memory_analysis()
-    return (
-        found.temp_size_in_bytes
-        + found.argument_size_in_bytes
-        + found.output_size_in_bytes
-        - found.alias_size_in_bytes
-    )
+    steps = max(1, min(int(TRIAL_SECONDS / seconds(1)), most, STEPS_A_CALL))
+    return runs * steps * batch / seconds(steps), runs
 
 
 def _memory():

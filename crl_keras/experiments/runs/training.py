@@ -77,8 +77,12 @@ def run_one(
 
 
 @contextlib.contextmanager
-def session(config):
-    """Precision and devices of a run, while it is built and trained."""
+def session(config, collect=True):
+    """Precision and devices of a run, while it is built and trained.
+
+    At its end Python's garbage is collected, which takes a third of a second
+    where TensorFlow is imported, unless the caller does that.
+    """
     import keras
 
     check_backend(config)
@@ -90,7 +94,7 @@ def session(config):
     finally:
         keras.config.set_dtype_policy(policy)
         # Otherwise a sweep keeps the graphs and weights of all its runs.
-        keras.backend.clear_session()
+        keras.backend.clear_session(free_memory=collect)
 
 
 def check_backend(config):

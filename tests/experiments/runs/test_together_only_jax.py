@@ -47,6 +47,12 @@ def with_tiny(monkeypatch):
     monkeypatch.setitem(NETWORKS, "tiny", tiny)
 
 
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch):
+    """Whatever there are: runs are trained by two threads."""
+    monkeypatch.setattr(together, "cores", lambda: 2)
+
+
 def make_plan(
     output, asked, losses=("ce", CRL), seeds=2, rates=(0.01,), **more
 ):
@@ -334,14 +340,17 @@ def test_parts_share_their_program_and_cut_no_pair(tmp_path, monkeypatch):
     )
     assert [len(stack) for stack in stacks] == [4, 4, 2]
     assert stacks[0] == [(0, "ce"), (0, CRL), (1, "ce"), (1, CRL)]
-    assert made == [4, 2] and len(found) == 10
+    # Two runs in each of two lanes, and at last in one.
+    assert made == [2] and len(found) == 10
     assert lines == [
         "digits, logistic: 10 runs 4 at a time as one program, "
         "as it was asked for"
     ]
 
 
-def test_parts_are_of_about_one_size():
+@pytest.mark.parametrize("cores", [1, 2])
+def test_parts_are_of_about_one_size(monkeypatch, cores):
+    monkeypatch.setattr(together, "cores", lambda: cores)
     recipe = get_recipe("digits")
     configs = make_configs(
         ["ce", "nllr", "crl"],
@@ -352,7 +361,7 @@ def test_parts_are_of_about_one_size():
     )
     for most, sizes in (
         (150, [150]),
-        (64, [51, 51, 48]),
+        (64, [51, 51, 48] if cores == 1 else [54, 54, 42]),
         (4, [3] * 50),
         (2, [2] * 75),
     ):
@@ -509,32 +518,82 @@ def test_few_images_are_timed_too(tmp_path, monkeypatch):
     plan = make_plan(tmp_path, "auto", ("ce",))
     data = sweep.prepare_dataset(plan, plan.configs[0])
     choice = together.Choice("auto", 1, "")
-    lowered = []
-    monkeypatch.setattr(together, "_bytes", lambda x: lowered.append(x) or 1)
+    seen, real = [], together.train_lanes
+
+    def noted(lanes, steps):
+        seen.extend(lane.parts[0][-1].shape for lane in lanes)
+        real(lanes, steps)
+
+    monkeypatch.setattr(together, "train_lanes", noted)
     speed, runs = together.time_together(choice, plan.configs[:1], data, 3)
     assert speed > 0 and runs == 1
-    assert lowered[0].in_avals[0][3].shape[-1] == 3
+    assert {shape[-1] for shape in seen} == {3}
 
 
 def test_less_memory_means_fewer_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(together, "TRIAL_SECONDS", 0.05)
     plan = make_plan(tmp_path, "auto", ("ce",), seeds=8)
     data = sweep.prepare_dataset(plan, plan.configs[0])
-    bytes_of = together._bytes
     needed = []
 
-    def noted(lowered):
-        needed.append(bytes_of(lowered))
-        monkeypatch.setattr(together, "_memory", lambda: 0.6 * needed[0])
+    def noted(lane):
+        needed.append(lane_bytes(lane))
+        # There is room for 0.6 of the first two lanes.
+        monkeypatch.setattr(together, "_memory", lambda: 1.2 * needed[0])
         return needed[-1]
 
-    monkeypatch.setattr(together, "_memory", lambda: 1e6 * 0.6)
-    monkeypatch.setattr(together, "_bytes", noted)
+    lane_bytes = stacked.Lane.bytes
+    monkeypatch.setattr(stacked.Lane, "bytes", noted)
     choice = together.Choice("auto", 8, "")
     with together.training.session(plan.configs[0]):
         speed, runs = together.time_together(choice, plan.configs, data)
-    assert len(needed) > 1 and needed[1] < needed[0]
+    assert len(needed) > 2 and needed[2] < needed[0]
     assert speed > 0 and 1 <= runs < 8
+
+
+@pytest.mark.parametrize(
+    "runs, losses, lanes",
+    [
+        (6, 3, ["ace", "bdf"]),  # Each has all losses.
+        (7, 2, ["aceg", "bdf"]),
+        (3, 3, ["abc"]),  # Otherwise each had a program of its own.
+        (3, 1, ["ac", "b"]),
+    ],
+)
+def test_lanes(runs, losses, lanes):
+    found = together.in_lanes("abcdefg"[:runs], range(losses))
+    assert found == lanes
+
+
+def test_a_lane_that_fails_stops_the_others():
+    class Lane:
+        error, was_stopped = None, False
+
+        def compile(self):
+            pass
+
+        def train(self, stopped, most):
+            if self.error:
+                raise self.error
+            self.was_stopped = stopped.wait(10)
+
+    good, bad = Lane(), Lane()
+    bad.error = FloatingPointError("a lane")
+    with pytest.raises(FloatingPointError, match="a lane"):
+        stacked.train_lanes([bad, good])
+    assert good.was_stopped
+
+
+@pytest.mark.parametrize("garbage, collections", [(0, 2), (2**30, 0)])
+def test_models_that_are_done_with_are_freed(
+    tmp_path, monkeypatch, garbage, collections
+):
+    """Two parts of one seed each: at once where they are large."""
+    monkeypatch.setattr(together, "GARBAGE", garbage)
+    seen = []
+    monkeypatch.setattr(together.gc, "collect", lambda: seen.append(1))
+    run(make_plan(tmp_path, 2, epochs=1))
+    assert len(seen) == collections
 
 
 @pytest.mark.parametrize(
