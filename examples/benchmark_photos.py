@@ -7,7 +7,8 @@ Takes small sets out of CIFAR-10 (--data-dir has cifar10.tar.gz or a folder
 cifar10 of JPEGs), makes them larger, writes them as folders of photos, and
 fine-tunes KerasCV's ResNet-18 on them from random weights, as
 examples/finetune.py does. Writes photos.md; the runs go to runs/photos, where
-the same command goes on after a stop.
+the same command goes on after a stop. Runs of other backends that are there
+already are shown too.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import numpy as np
 
 MODES = ("moving", "momentum", "recompute")
 TEST_IMAGES = 1000
+TITLES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
 
 def main():
@@ -123,10 +125,21 @@ def measured(arguments, count, epochs):
             for record in read_records(plan.output)
             if record.config.recipe.epochs == epochs
         ]
-        for loss in dict.fromkeys(r.config.loss for r in records):
-            of_loss = [r for r in records if r.config.loss == loss]
+        kinds = dict.fromkeys(
+            (r.config.backend, r.config.loss) for r in records
+        )
+        for backend, loss in kinds:
+            of_kind = [
+                r
+                for r in records
+                if (r.config.backend, r.config.loss) == (backend, loss)
+            ]
             yield dict(
-                count=count, epochs=epochs, mode=mode, **summary(loss, of_loss)
+                count=count,
+                epochs=epochs,
+                mode=mode,
+                backend=backend,
+                **summary(loss, of_kind),
             )
 
 
@@ -153,21 +166,24 @@ def summary(loss, records):
 
 
 def answers(arguments, rows):
-    """A sentence for each number of images: the test accuracy of each mode."""
-    for count, epochs in zip(arguments.images, arguments.epochs, strict=True):
+    """A sentence for each number of images and backend: the test accuracy of
+    each mode."""
+    kinds = dict.fromkeys((r["count"], r["epochs"], r["backend"]) for r in rows)
+    for count, epochs, backend in kinds:
         parts = []
         for mode in arguments.modes:
-            wanted = (count, epochs, mode)
+            wanted = (count, epochs, backend, mode)
             values = [
                 value
                 for row in rows
-                if (row["count"], row["epochs"], row["mode"]) == wanted
+                if (row["count"], row["epochs"], row["backend"], row["mode"])
+                == wanted
                 for value in row["test"]
             ]
             parts.append(f"{np.mean(values or [np.nan]):.0f} % (`{mode}`)")
         yield (
-            f"- {count:,} images, {epochs} epochs: the test accuracy is "
-            f"{', '.join(parts)}, over all losses and seeds."
+            f"- {count:,} images, {epochs} epochs, {TITLES[backend]}: the test "
+            f"accuracy is {', '.join(parts)}, over all losses and seeds."
         )
 
 
@@ -187,20 +203,24 @@ def page(arguments, rows):
         if option in words:
             words[words.index(option) + 1] = shown
     table = [
-        "| Images | Epochs | `--batch-norm` | Loss | Runs "
+        "| Images | Epochs | Backend | `--batch-norm` | Loss | Runs "
         "| Training accuracy, % | Test accuracy, % | Test NLL | Warned "
         "| Share of time |",
-        "|--:|--:|---|---|---|--:|--:|--:|--:|--:|",
+        "|--:|--:|---|---|---|---|--:|--:|--:|--:|--:|",
     ]
     table += [
-        f"| {row['count']:,} | {row['epochs']} | `{row['mode']}` "
-        f"| {row['loss']} | {row['runs']} "
+        f"| {row['count']:,} | {row['epochs']} | {TITLES[row['backend']]} "
+        f"| `{row['mode']}` | {row['loss']} | {row['runs']} "
         f"| {both(row['train'])} | {both(row['test'])} "
         f"| {both(row['nll'], 2)} | {row['warned']} "
         f"| {np.mean(row['seconds'] or [0]):.1%} |"
         for row in rows
     ]
-    versions = ", ".join(f"{k} {v}" for k, v in rows[0]["versions"].items())
+    versions = {k: v for row in rows for k, v in row["versions"].items()}
+    versions = ", ".join(f"{k} {v}" for k, v in versions.items())
+    others = []
+    if len({row["backend"] for row in rows}) > 1:
+        others = ["The runs of other backends: before, with `--backend`.", ""]
     return "\n".join(
         [
             "# What do a few hundred photos give?",
@@ -224,6 +244,7 @@ def page(arguments, rows):
             "",
             f"    {command} {shlex.join(words)}",
             "",
+            *others,
             f"Made {datetime.date.today()} on {rows[0]['device']}; {versions}.",
             "",
         ]

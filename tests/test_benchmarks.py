@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 
 import pytest
 from disk_layouts import write
@@ -67,15 +68,27 @@ def test_what_photos_give(tmp_path, monkeypatch, script):
     page = (tmp_path / "out" / "photos.md").read_text()
     assert page.strip() in out
     rows = [line.split(" | ") for line in page.splitlines() if "| CE |" in line]
-    assert [(*row[:2], *row[3:5]) for row in rows] == [
-        ("| 20", "2", "CE", "1 of 1"),
-        ("| 30", "1", "CE", "1 of 1"),
+    backend = "PyTorch"  # Where what is marked `once` runs.
+    assert [(*row[:3], *row[4:6]) for row in rows] == [
+        ("| 20", "2", backend, "CE", "1 of 1"),
+        ("| 30", "1", backend, "CE", "1 of 1"),
     ]
     for row in rows:  # The answer is the number of the table, written again.
-        count, accuracy = row[0].strip("| "), float(row[6])
-        line = f"- {count} images, {row[1]} epochs: the test accuracy is "
-        line += f"{accuracy:.0f} % (`recompute`), over all losses and seeds."
+        count, accuracy = row[0].strip("| "), float(row[7])
+        line = f"- {count} images, {row[1]} epochs, {backend}: the test "
+        line += f"accuracy is {accuracy:.0f} % (`recompute`), over all losses"
         assert line in page
+    assert "--backend" not in page
+    # A run of another backend is shown beside it.
+    (made,) = tmp_path.glob("runs/photos/20-recompute/*/result.json")
+    other = shutil.copytree(made.parent, made.parent.with_name("other"))
+    config = json.loads((other / "config.json").read_text())
+    config["backend"] = "jax"
+    (other / "config.json").write_text(json.dumps(config))
+    assert script("benchmark_photos.py", *words)[0] == 0
+    page = (tmp_path / "out" / "photos.md").read_text()
+    assert page.count("20 images, 2 epochs, JAX:") == 1
+    assert page.count("| CE |") == 3 and "`--backend`" in page
     assert script("benchmark_photos.py", *words, "--epochs", "1", "1", "1")[0]
 
 
