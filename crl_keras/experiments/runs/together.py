@@ -1,12 +1,10 @@
-"""Runs that are trained as one program: which, how many, and their records.
+"""Which runs are trained as one program, and how many at a time.
 
-What a run is, where it resumes from and what is recorded of it is that of
-`training`; the step of all runs is that of `stacked`.
+`stack` trains them; what is fastest is measured here.
 """
 
 import contextlib
 import dataclasses
-import functools
 import gc
 import itertools
 import json
@@ -17,32 +15,25 @@ import tempfile
 import time
 
 import jax
-import keras
-import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from crl_keras.experiments.devices import cores
 from crl_keras.experiments.devices import device_name
 from crl_keras.experiments.runs import training
 from crl_keras.experiments.runs.batch_norm import to_numpy
-from crl_keras.experiments.runs.config import RunConfig
 from crl_keras.experiments.runs.config import make_head
-from crl_keras.experiments.runs.epochs import Diverged
-from crl_keras.experiments.runs.epochs import make_row
-from crl_keras.experiments.runs.epochs import state_variables
 from crl_keras.experiments.runs.feeds import make_feed
 from crl_keras.experiments.runs.models import build_model
-from crl_keras.experiments.runs.recipes import rate_schedule
-from crl_keras.experiments.runs.records import RunFolder
+from crl_keras.experiments.runs.programs import STEPS_A_CALL
+from crl_keras.experiments.runs.programs import Lane
+from crl_keras.experiments.runs.programs import Programs
+from crl_keras.experiments.runs.programs import in_lanes
+from crl_keras.experiments.runs.programs import most_lanes
+from crl_keras.experiments.runs.programs import train_lanes
 from crl_keras.experiments.runs.records import write_json
-from crl_keras.experiments.runs.stacked import STEPS_A_CALL
-from crl_keras.experiments.runs.stacked import Lane
-from crl_keras.experiments.runs.stacked import Programs
-from crl_keras.experiments.runs.stacked import train_lanes
+from crl_keras.experiments.runs.stack import Stack
+from crl_keras.experiments.runs.stack import loaded
 from crl_keras.experiments.words import counted
 
-# The states of all runs are written after an epoch, not more often than this.
-SAVE_SECONDS = 30
 # Models that are done with are freed when they take so many bytes.
 GARBAGE = 2**28
 # What is trained here as `training` trains it. A run that has another field,
@@ -123,239 +114,6 @@ def compiled_once():
 
 
 @dataclasses.dataclass
-class Run:
-    """One run while it is trained.
-
-    Args:
-        config: `RunConfig`.
-        folder: Its `RunFolder`.
-        values: Values of `state_variables` that it goes on with.
-        rows: Rows of the epochs so far.
-        rate: Learning rate that its optimizer started with.
-        failure: Where it diverged, or None.
-    """
-
-    config: RunConfig
-    folder: RunFolder
-    values: list
-    rows: list
-    rate: float
-    failure: dict | None = None
-
-
-def _loaded(runs, dataset):
-    """The `Run`s, in the order of their epochs and losses."""
-    loaded = []
-    runs = sorted(runs, key=lambda run: run[0].seed)
-    for _, group in itertools.groupby(runs, lambda run: run[0].seed):
-        model = None  # All runs of a seed begin alike.
-        for config, folder in group:
-            folder.begin()
-            if model is None:
-                feed = make_feed(dataset, config.recipe, config.seed)
-                model, _, _ = build_model(config, feed)
-            rate = model.optimizer.learning_rate
-            if isinstance(rate, keras.Variable):
-                rate.assign(_first_rate(config, dataset))
-            values, rows = training.stored(model, folder, dataset)
-            if values is None:
-                values = [to_numpy(v) for v in state_variables(model)]
-            started = float(keras.ops.convert_to_numpy(rate))
-            loaded.append(Run(config, folder, values, rows, started))
-    return sorted(loaded, key=lambda run: (len(run.rows), run.config.loss))
-
-
-def _first_rate(config, dataset):
-    rate = config.recipe.learning_rate
-    if dataset.kind == "own":  # A user's function may do as it likes with it.
-        return dataset.make_optimizer(rate).learning_rate
-    return rate
-
-
-class Stack:
-    """Runs at the same epoch that go on together, in lanes side by side."""
-
-    def __init__(self, runs, dataset, options, choice, on_run):
-        self.options = options
-        self.on_run = on_run or (lambda config, result: None)
-        self.record = choice.record(len(runs))
-        parts = in_lanes(runs, [run.config.loss for run in runs])
-        self.runs = sum(parts, [])
-        self.lanes = []
-        for part in parts:
-            configs = [run.config for run in part]
-            programs = choice.programs_of(configs, dataset)
-            values = [run.values for run in part]
-            self.lanes.append(Lane(programs, configs, values))
-        self.programs = self.lanes[0].programs
-        self.feed = self.programs.feed
-        self.logits = None
-
-    def alive(self):
-        """Numbers of the runs that have not diverged."""
-        return [i for i, run in enumerate(self.runs) if run.failure is None]
-
-    def train(self, on_epoch=None):
-        saved = time.monotonic()
-        for epoch in range(len(self.runs[0].rows), self.feed.recipe.epochs):
-            row = self._epoch(epoch)
-            if not self.alive():
-                return
-            if time.monotonic() - saved >= SAVE_SECONDS:
-                self._save()
-                saved = time.monotonic()
-            if on_epoch:
-                on_epoch(row)
-
-    def _epoch(self, epoch):
-        """Trains and tests all; returns what `on_epoch` is called with."""
-        started, alive = time.perf_counter(), self.alive()
-        found, images = self._trained(epoch, alive)
-        trained = time.perf_counter()
-        self.logits, losses, accuracies = self._of_all(
-            lambda lane: lane.programs.test(lane.state)
-        )
-        # Of the time that all take together, each is given its share.
-        seconds = (trained - started) / len(alive)
-        test_seconds = (time.perf_counter() - trained) / len(alive)
-        for i in alive:
-            run, steps = self.runs[i], int(found["steps"][i])
-            if not found["alive"][i]:
-                where = (epoch + 1, steps + 1)
-                rate = self._rate(run, epoch, steps + 1)
-                run.failure = Diverged(*where, rate).where
-                self._finish(i, {})
-                continue
-            row = make_row(
-                epoch + 1,
-                self._rate(run, epoch, self.feed.steps),
-                (found["loss"][i] / images, found["right"][i] / images),
-                dict(
-                    test_loss=float(losses[i]),
-                    test_accuracy=float(accuracies[i]),
-                ),
-                seconds,
-                test_seconds,
-                self.feed.size("train"),
-            )
-            run.rows.append(row)
-        return dict(
-            epoch=(epoch + 1) * len(self.runs),
-            train_loss=float(found["loss"][alive].mean() / images),
-            train_accuracy=float(found["right"][alive].mean() / images),
-            test_accuracy=float(accuracies[alive].mean()),
-            images_per_second=self.feed.size("train") / seconds,
-        )
-
-    def _trained(self, epoch, alive):
-        """What `Lane.end` found, and the images that each run saw."""
-        is_alive = np.isin(np.arange(len(self.runs)), alive)
-        cuts = np.cumsum([lane.runs for lane in self.lanes])[:-1]
-        parts = np.split(is_alive, cuts)
-        for lane, part in zip(self.lanes, parts, strict=True):
-            lane.begin(epoch, part)
-        train_lanes(self.lanes)
-        ended = [lane.end() for lane in self.lanes]
-        found = jax.tree.map(lambda *values: np.concatenate(values), *ended)
-        return found, self.lanes[0].images
-
-    def _of_all(self, function):
-        """The arrays that `function` returns of each lane, joined."""
-        found = [function(lane) for lane in self.lanes]
-        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
-
-    def _logits(self, split):
-        (found,) = self._of_all(
-            lambda lane: [lane.programs.logits(lane.state, split)]
-        )
-        return found
-
-    def _values(self):
-        """Values of `state_variables` of each run."""
-        return sum(
-            [lane.programs.unstack(lane.state) for lane in self.lanes], []
-        )
-
-    def _rate(self, run, epoch, step):
-        steps = self.feed.steps
-        if self.feed.dataset.kind == "own":
-            return run.rate  # It has no schedule.
-        return _rate_after(run.config.recipe, steps, epoch * steps + step)
-
-    def _save(self):
-        values = self._values()
-        for i in self.alive():
-            run = self.runs[i]
-            fingerprint = self.feed.dataset.fingerprint
-            run.folder.save_state(values[i], run.rows, fingerprint)
-
-    def finish(self):
-        """Writes what came of the runs that have not diverged."""
-        alive = self.alive()
-        if not alive:
-            return
-        if self.logits is None:  # It was killed after its last epoch.
-            self.logits = self._logits("test")
-        logits = dict(test=self.logits)
-        if self.feed.size("held_out"):
-            logits["held_out"] = self._logits("held_out")
-        values, dataset = None, self.feed.dataset
-        if self.options.save_model or getattr(dataset, "keeps_models", False):
-            values = self._values()
-        for i in alive:
-            built = None
-            if values:
-                built = _built(self.runs[i].config, self.feed, values[i])
-            of_run = {split: found[i] for split, found in logits.items()}
-            if "held_out" in logits:
-                of_run["held_out_labels"] = self.feed.labels("held_out")
-            self._finish(i, of_run, built)
-
-    def _finish(self, i, logits, built=None):
-        run = self.runs[i]
-        result = training.finish_run(
-            run.config,
-            self.feed,
-            run.folder,
-            self.options,
-            training.Outcome(run.rows, logits, run.failure, len(run.rows)),
-            built or self.programs.built,
-            self.record,
-        )
-        self.on_run(run.config, result)
-
-
-def _built(config, feed, values):
-    """A run's own model, with its loss and its optimizer, to be kept."""
-    built = training.Built(*build_model(config, feed))
-    variables = state_variables(built.model)
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-    return built
-
-
-def most_lanes():
-    """One for each core; a GPU is fullest with all runs in one."""
-    return cores() if jax.default_backend() == "cpu" else 1
-
-
-def in_lanes(runs, losses):
-    """Cuts runs, sorted by their `losses`, into a list for each lane.
-
-    Each has all losses, so that lanes of one size share their program.
-    """
-    lanes = max(1, min(most_lanes(), len(runs) // len({*losses})))
-    return [runs[i::lanes] for i in range(lanes)]
-
-
-@functools.cache
-def _rate_after(recipe, steps_per_epoch, steps):
-    """The learning rate after so many steps, as `training` records it."""
-    rate = rate_schedule(recipe, steps_per_epoch)
-    return float(rate(steps) if callable(rate) else np.float32(rate))
-
-
-@dataclasses.dataclass
 class Choice:
     """How many runs of one `kin` are one program, and why.
 
@@ -393,10 +151,10 @@ class Choice:
                 means over the runs; `images_per_second` of all.
         """
         with training.session(runs[0][0], collect=False):
-            loaded = _loaded(runs, dataset)
-            self.garbage += sum(v.nbytes for run in loaded for v in run.values)
+            begun = loaded(runs, dataset)
+            self.garbage += sum(v.nbytes for run in begun for v in run.values)
             # Of a command that was killed, some may be an epoch ahead.
-            for _, group in itertools.groupby(loaded, lambda r: len(r.rows)):
+            for _, group in itertools.groupby(begun, lambda r: len(r.rows)):
                 stack = Stack([*group], dataset, options, self, on_run)
                 stack.train(on_epoch)
                 stack.finish()

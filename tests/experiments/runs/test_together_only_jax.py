@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from crl_keras.experiments.runs import stacked
+from crl_keras.experiments.runs import programs
+from crl_keras.experiments.runs import stack
 from crl_keras.experiments.runs import sweep
 from crl_keras.experiments.runs import together
 from crl_keras.experiments.runs.recipes import get_recipe
@@ -50,7 +51,7 @@ def with_tiny(monkeypatch):
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch):
     """Whatever there are: runs are trained by two threads."""
-    monkeypatch.setattr(together, "cores", lambda: 2)
+    monkeypatch.setattr(programs, "cores", lambda: 2)
 
 
 def make_plan(
@@ -244,7 +245,7 @@ def stop(row):
 @pytest.mark.parametrize("then", [3, 1])
 def test_broken_off_it_goes_on_either_way(tmp_path, monkeypatch, then):
     """Also when the states of some runs are an epoch older than others'."""
-    monkeypatch.setattr(together, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(stack, "SAVE_SECONDS", 0)
     values = dict(
         epochs=3,
         momentum=0.9,
@@ -289,7 +290,7 @@ def test_killed_it_goes_on(tmp_path):
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "import test_together_only_jax as tests\n"
         "tests.NETWORKS['tiny'] = tests.tiny\n"
-        "tests.together.SAVE_SECONDS = 0\n"
+        "tests.stack.SAVE_SECONDS = 0\n"
         "tests.sweep.main()\n"
     )
     here = pathlib.Path(__file__).parent
@@ -323,13 +324,13 @@ def test_runs_that_are_done_are_left_out(tmp_path):
 
 def test_parts_share_their_program_and_cut_no_pair(tmp_path, monkeypatch):
     made = []
-    real = stacked.Programs.__init__
+    real = programs.Programs.__init__
 
     def counted(self, configs, dataset):
         made.append(len(configs))
         real(self, configs, dataset)
 
-    monkeypatch.setattr(stacked.Programs, "__init__", counted)
+    monkeypatch.setattr(programs.Programs, "__init__", counted)
     stacks, lines = [], []
     found = run(
         make_plan(tmp_path, 4, seeds=5, epochs=1),
@@ -350,7 +351,7 @@ def test_parts_share_their_program_and_cut_no_pair(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("cores", [1, 2])
 def test_parts_are_of_about_one_size(monkeypatch, cores):
-    monkeypatch.setattr(together, "cores", lambda: cores)
+    monkeypatch.setattr(programs, "cores", lambda: cores)
     recipe = get_recipe("digits")
     configs = make_configs(
         ["ce", "nllr", "crl"],
@@ -542,8 +543,8 @@ def test_less_memory_means_fewer_runs(tmp_path, monkeypatch):
         monkeypatch.setattr(together, "_memory", lambda: 1.2 * needed[0])
         return needed[-1]
 
-    lane_bytes = stacked.Lane.bytes
-    monkeypatch.setattr(stacked.Lane, "bytes", noted)
+    lane_bytes = programs.Lane.bytes
+    monkeypatch.setattr(programs.Lane, "bytes", noted)
     choice = together.Choice("auto", 8, "")
     with together.training.session(plan.configs[0]):
         speed, runs = together.time_together(choice, plan.configs, data)
@@ -561,7 +562,7 @@ def test_less_memory_means_fewer_runs(tmp_path, monkeypatch):
     ],
 )
 def test_lanes(runs, losses, lanes):
-    found = together.in_lanes("abcdefg"[:runs], range(losses))
+    found = programs.in_lanes("abcdefg"[:runs], range(losses))
     assert found == lanes
 
 
@@ -580,7 +581,7 @@ def test_a_lane_that_fails_stops_the_others():
     good, bad = Lane(), Lane()
     bad.error = FloatingPointError("a lane")
     with pytest.raises(FloatingPointError, match="a lane"):
-        stacked.train_lanes([bad, good])
+        programs.train_lanes([bad, good])
     assert good.was_stopped
 
 

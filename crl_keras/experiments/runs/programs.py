@@ -18,6 +18,7 @@ import keras
 import numpy as np
 from jax import numpy as jnp
 
+from crl_keras.experiments.devices import cores
 from crl_keras.experiments.runs.epochs import state_variables
 from crl_keras.experiments.runs.feeds import make_feed
 from crl_keras.experiments.runs.models import build_model
@@ -417,6 +418,20 @@ class Lane:
         """How many a run sees in the epoch."""
         shapes = [batches.shape for *_, batches in self.parts]
         return sum(steps * size for _, steps, size in shapes)
+
+
+def most_lanes():
+    """One for each core; a GPU is fullest with all runs in one."""
+    return cores() if jax.default_backend() == "cpu" else 1
+
+
+def in_lanes(runs, losses):
+    """Cuts runs, sorted by their `losses`, into a list for each lane.
+
+    Each has all losses, so that lanes of one size share their program.
+    """
+    lanes = max(1, min(most_lanes(), len(runs) // len({*losses})))
+    return [runs[i::lanes] for i in range(lanes)]
 
 
 def train_lanes(lanes, most=None):
