@@ -231,7 +231,7 @@ def choose(configs, dataset, options, output):
     key = f"{kin(first).run_id}, {len(configs)} runs, {device_name()}"
     if key in kept:
         return Choice("auto", **kept[key])
-    with training.session(first):
+    with training.session(first, collect=False):
         choice = _measured(configs, dataset)
     values = dict(runs=choice.runs, why=choice.why, speeds=choice.speeds)
     write_json(path, kept | {key: values})
