@@ -73,6 +73,8 @@ def compiled_quickly(request):
         here = request.path.relative_to(pathlib.Path(__file__).parent)
         is_core = here.parts[0].removesuffix(".py") in CORE
         jax.config.update("jax_disable_most_optimizations", not is_core)
+        # Of processes that a test starts, whose numbers are to be the same.
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(not is_core))
 
 
 @pytest.fixture(autouse=True)
