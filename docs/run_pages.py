@@ -36,9 +36,8 @@ that are nearly right. Two controls have one of the two each: cross-entropy with
 CRL's steps, and CRL with cross-entropy's steps.
 [What CRL does to training](../what-crl-does.md) explains them and draws the
 conclusions. Each experiment below trains all of them from the same weights on
-the same batches, at every learning rate. Where a table has fewer rates than its
-command, the command was stopped. `python docs/run_pages.py` makes this page
-from the folders that the commands write.
+the same batches, at every learning rate. `python docs/run_pages.py` makes this
+page from the folders that the commands write.
 """,
     METHODS: """# Does CRL go together with the fine-grained methods?
 

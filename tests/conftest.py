@@ -6,7 +6,7 @@ import pathlib
 import runpy
 import sys
 
-# Tests of what imports Keras alone.
+# Tests that compare with float64: JAX optimizes what they compile.
 CORE = ("losses", "methods", "test_calibration", "test_layers", "test_metrics")
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 BACKEND = os.environ.get("KERAS_BACKEND")
@@ -63,10 +63,7 @@ def imported_for_good():
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled_quickly(request):
-    """On JAX, optimized is only what is compared with float64: the core.
-
-    Half of the time was compiling, of networks that train for a few steps.
-    """
+    """Half of the time on JAX was compiling networks that train a few steps."""
     if BACKEND == "jax":
         import jax
 

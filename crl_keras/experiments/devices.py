@@ -61,7 +61,7 @@ def gpu_capability():
 def cores():
     """Cores that this process may use; NPROC, which JAX reads too, if set."""
     if asked := os.environ.get("NPROC"):
-        return int(asked)
+        return max(1, int(asked))
     with contextlib.suppress(AttributeError):  # Linux alone has it.
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -221,8 +221,9 @@ class Programs:
     def test(self, state):
         """Logits of the test, and loss and accuracy of each run."""
         logits, added = self._asked(state, "test")
-        labels = self.test_labels
-        losses, accuracies = jax.device_get(self.score(labels, logits))
+        losses, accuracies = jax.device_get(
+            self.score(self.test_labels, logits)
+        )
         return logits, losses + added, accuracies
 
     def _score(self, labels, logits):

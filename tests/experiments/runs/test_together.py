@@ -1,11 +1,13 @@
 """`--together` on every backend: where it is off, and where an error."""
 
 import io
+import os
 
 import keras
 import pytest
 import rich.console
 
+from crl_keras.experiments import devices
 from crl_keras.experiments.commands.arguments import compare_parser
 from crl_keras.experiments.commands.plans import resolve_together
 from crl_keras.experiments.commands.progress import Progress
@@ -40,6 +42,14 @@ def test_a_number_is_an_error_where_one_program_cannot_be():
             resolved("--together", "8")
     with pytest.raises(ValueError, match="--ray|needs JAX"):
         resolved("--together", "8", "--ray", "local")
+
+
+@pytest.mark.once
+def test_cores_are_those_that_jax_is_told(monkeypatch):
+    monkeypatch.setenv("NPROC", "3")
+    assert devices.cores() == 3
+    monkeypatch.delenv("NPROC")
+    assert 1 <= devices.cores() <= os.cpu_count()
 
 
 @pytest.mark.once
