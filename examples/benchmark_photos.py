@@ -188,34 +188,12 @@ def answers(arguments, rows):
 
 
 def page(arguments, rows):
-    def both(values, digits=1):
-        if not values:
-            return "diverged"
-        text = f"{np.mean(values):.{digits}f}"
-        if len(values) > 1:
-            text += f" ± {np.std(values, ddof=1):.{digits}f}"
-        return text
-
     command = shlex.join(["python", "examples/benchmark_photos.py"])
     words = sys.argv[1:]
     hidden = {"--data-dir": "data", "--output": "docs/results"}
     for option, shown in hidden.items():
         if option in words:
             words[words.index(option) + 1] = shown
-    table = [
-        "| Images | Epochs | Backend | `--batch-norm` | Loss | Runs "
-        "| Training accuracy, % | Test accuracy, % | Test NLL | Warned "
-        "| Share of time |",
-        "|--:|--:|---|---|---|---|--:|--:|--:|--:|--:|",
-    ]
-    table += [
-        f"| {row['count']:,} | {row['epochs']} | {TITLES[row['backend']]} "
-        f"| `{row['mode']}` | {row['loss']} | {row['runs']} "
-        f"| {both(row['train'])} | {both(row['test'])} "
-        f"| {both(row['nll'], 2)} | {row['warned']} "
-        f"| {np.mean(row['seconds'] or [0]):.1%} |"
-        for row in rows
-    ]
     versions = {k: v for row in rows for k, v in row["versions"].items()}
     versions = ", ".join(f"{k} {v}" for k, v in versions.items())
     others = []
@@ -235,7 +213,7 @@ def page(arguments, rows):
             "([the three ways](../fine-tuning.md"
             "#batch-normalisation-on-small-sets)).",
             "",
-            *table,
+            *table(rows),
             "",
             "*Warned* counts the runs of which the program said that the "
             "moving averages had not arrived. *Share of time* is what "
@@ -249,6 +227,31 @@ def page(arguments, rows):
             "",
         ]
     )
+
+
+def table(rows):
+    def both(values, digits=1):
+        if not values:
+            return "diverged"
+        text = f"{np.mean(values):.{digits}f}"
+        if len(values) > 1:
+            text += f" ± {np.std(values, ddof=1):.{digits}f}"
+        return text
+
+    yield (
+        "| Images | Epochs | Backend | `--batch-norm` | Loss | Runs "
+        "| Training accuracy, % | Test accuracy, % | Test NLL | Warned "
+        "| Share of time |"
+    )
+    yield "|--:|--:|---|---|---|---|--:|--:|--:|--:|--:|"
+    for row in rows:
+        yield (
+            f"| {row['count']:,} | {row['epochs']} | {TITLES[row['backend']]} "
+            f"| `{row['mode']}` | {row['loss']} | {row['runs']} "
+            f"| {both(row['train'])} | {both(row['test'])} "
+            f"| {both(row['nll'], 2)} | {row['warned']} "
+            f"| {np.mean(row['seconds'] or [0]):.1%} |"
+        )
 
 
 if __name__ == "__main__":

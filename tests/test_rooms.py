@@ -128,6 +128,26 @@ def test_no_backend_is_imported(name):
                 assert not is_core or module in CORE_WITHOUT_BACKEND, target
 
 
+def test_no_function_is_longer_than_60_lines():
+    """Docstrings left aside, which public functions need long."""
+    examples = PACKAGE.parent.glob("examples/*.py")
+    long = [
+        f"{path.name}, {node.name}: {lines}"
+        for path in (*modules().values(), *examples)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+        and (lines := lines_of_code(node)) > 60
+    ]
+    assert long == []
+
+
+def lines_of_code(node):
+    lines = node.end_lineno - node.lineno + 1
+    if ast.get_docstring(node) is not None:
+        lines -= node.body[0].end_lineno - node.body[0].lineno + 1
+    return lines
+
+
 def test_faults_are_found():
     graph = {
         f"{EXPERIMENTS}.data.splits": {f"{EXPERIMENTS}.runs.config"},

@@ -99,14 +99,7 @@ def dcl(
     Source: Chen et al., Destruction and Construction Learning for Fine-grained
     Image Recognition, CVPR 2019; JDAI-CV/DCL @8950816.
     """
-    check_choice("swap", swap, SWAPS)
-    check_choice("fusion", fusion, FUSIONS)
-    check_choice("loss_on_swap", loss_on_swap, ("ce", "given"))
-    if fusion == "swap" and swap != "classes":
-        raise ValueError(
-            'fusion="swap" adds the classes of the swap head, which '
-            f'swap="classes" has. Received: swap={swap!r}'
-        )
+    _check_heads(swap, fusion, loss_on_swap)
     classes = int(classes)
     inputs = keras.Input(backbone.input_shape[1:])
     taps = Taps(backbone)
@@ -147,6 +140,17 @@ def dcl(
     }
     network = keras.Model(inputs, outputs)
     return MultiHeadClassifier(network, heads, "pair", name=name)
+
+
+def _check_heads(swap: str, fusion: str, loss_on_swap: str) -> None:
+    check_choice("swap", swap, SWAPS)
+    check_choice("fusion", fusion, FUSIONS)
+    check_choice("loss_on_swap", loss_on_swap, ("ce", "given"))
+    if fusion == "swap" and swap != "classes":
+        raise ValueError(
+            'fusion="swap" adds the classes of the swap head, which '
+            f'swap="classes" has. Received: swap={swap!r}'
+        )
 
 
 def _dense(units: int, name: str) -> Any:

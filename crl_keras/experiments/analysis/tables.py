@@ -134,10 +134,33 @@ class Table:
 
 def error_table(group):
     """The errors of a `Group`'s losses, and each against the baseline."""
-    baseline = loss_label(group.baseline)
     by_loss = {c.loss: c for c in group.comparisons}
-    pairs = _pairs(group).capitalize()
-    columns = (
+    columns = _error_columns(loss_label(group.baseline), _pairs(group))
+    rows = [
+        _result_cells(result) + _comparison_cells(by_loss.get(result.loss))
+        for result in group.losses
+    ]
+    if any(r.result.get("given") for r in group.records):
+        # What was made elsewhere has no best epoch.
+        error = dataclasses.replace(
+            columns[2], title="Error [%]", short="error %"
+        )
+        columns = (*columns[:2], error, *columns[4:])
+        rows = [row[:3] + row[4:] for row in rows]
+    if group.own_rates:
+        rate = Column("Learning rate", ("learning_rate",), short="rate")
+        columns = (columns[0], rate, *columns[1:])
+        rows = [
+            (row[0], Cell(rates_text(rates), (_only(rates),)), *row[1:])
+            for row, rates in zip(rows, group.own_rates.values(), strict=True)
+        ]
+    title = f"Test error: {group.title}"
+    notes = (*_error_notes(group), *group.notes)
+    return Table(title, columns, tuple(rows), notes, _context(group))
+
+
+def _error_columns(baseline, pairs):
+    return (
         Column("Loss", ("loss",), numeric=False),
         Column("n", ("n", "n_diverged")),
         Column(
@@ -164,35 +187,14 @@ def error_table(group):
             optional=True,
         ),
         Column(
-            f"{pairs} for 80% power",
+            f"{pairs.capitalize()} for 80% power",
             ("seeds_for_80_power",),
-            short=f"{pairs.lower()}\n80%",
+            short=f"{pairs}\n80%",
             optional=True,
         ),
         Column("", ("seeds_low", "seeds_high", "p_wilcoxon")),
         Column("", ("g", "g_low", "g_high", "p_mcnemar_median")),
     )
-    rows = [
-        _result_cells(result) + _comparison_cells(by_loss.get(result.loss))
-        for result in group.losses
-    ]
-    if any(r.result.get("given") for r in group.records):
-        # What was made elsewhere has no best epoch.
-        error = dataclasses.replace(
-            columns[2], title="Error [%]", short="error %"
-        )
-        columns = (*columns[:2], error, *columns[4:])
-        rows = [row[:3] + row[4:] for row in rows]
-    if group.own_rates:
-        rate = Column("Learning rate", ("learning_rate",), short="rate")
-        columns = (columns[0], rate, *columns[1:])
-        rows = [
-            (row[0], Cell(rates_text(rates), (_only(rates),)), *row[1:])
-            for row, rates in zip(rows, group.own_rates.values(), strict=True)
-        ]
-    title = f"Test error: {group.title}"
-    notes = (*_error_notes(group), *group.notes)
-    return Table(title, columns, tuple(rows), notes, _context(group))
 
 
 def own_rate_table(family):

@@ -186,6 +186,7 @@ def _add_training(how):
         help="split each batch into so many parts, for a small device",
     )
     _add_rates(how)
+    _add_layers(how)
     _add_epochs(how)
     _add_augmentation(how)
     add_devices(how)
@@ -209,6 +210,27 @@ def _add_rates(how):
         action="store_true",
         help="suggest a learning rate for each loss, by a range test",
     )
+    how.add_argument(
+        "--schedule",
+        choices=SCHEDULES,
+        help="how the learning rate falls: in steps, or to 0 as half a cosine",
+    )
+    how.add_argument(
+        "--warmup-epochs",
+        type=float,
+        help="number of first epochs in which the learning rate rises",
+    )
+    how.add_argument(
+        "--ema",
+        type=float,
+        nargs="?",
+        const=0.99,
+        metavar="MOMENTUM",
+        help="test and keep the moving average of the weights (0.99)",
+    )
+
+
+def _add_layers(how):
     how.add_argument(
         "--head-rate",
         type=float,
@@ -237,24 +259,6 @@ def _add_rates(how):
         action="store_true",
         default=None,
         help="train only the last layer",
-    )
-    how.add_argument(
-        "--schedule",
-        choices=SCHEDULES,
-        help="how the learning rate falls: in steps, or to 0 as half a cosine",
-    )
-    how.add_argument(
-        "--warmup-epochs",
-        type=float,
-        help="number of first epochs in which the learning rate rises",
-    )
-    how.add_argument(
-        "--ema",
-        type=float,
-        nargs="?",
-        const=0.99,
-        metavar="MOMENTUM",
-        help="test and keep the moving average of the weights (0.99)",
     )
 
 

@@ -89,7 +89,15 @@ def paper_parser(description):
         "with measure: names of networks",
     )
     _add_open(parser.add_argument_group("what the paper leaves open"))
-    data = parser.add_argument_group("data")
+    _add_data(parser.add_argument_group("data"))
+    add_devices(parser.add_argument_group("devices"))
+    where = parser.add_argument_group("records")
+    add_records(where, "runs/paper-SCALE")
+    _add_costs(parser.add_argument_group("costs"))
+    return parser
+
+
+def _add_data(data):
     data.add_argument(
         "--data-dir",
         help="folder with your copies of the data: cifar10.tar.gz, svhn/,\n"
@@ -106,10 +114,9 @@ def paper_parser(description):
         action="store_true",
         help="leave out image files that cannot be read, with a warning",
     )
-    add_devices(parser.add_argument_group("devices"))
-    where = parser.add_argument_group("records")
-    add_records(where, "runs/paper-SCALE")
-    cost = parser.add_argument_group("costs")
+
+
+def _add_costs(cost):
     cost.add_argument(
         "--rates",
         metavar="FILE",
@@ -126,7 +133,6 @@ def paper_parser(description):
         help="with measure: side of the images, for a backbone such as\n"
         "--only keras_hub/resnet50 (224)",
     )
-    return parser
 
 
 def _add_open(group):
