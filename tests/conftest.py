@@ -6,8 +6,16 @@ import pathlib
 import runpy
 import sys
 
-# Tests that compare with float64: JAX optimizes what they compile.
-CORE = ("losses", "methods", "test_calibration", "test_layers", "test_metrics")
+# JAX optimizes what these compile: they compare with float64, or compute more
+# than they compile.
+OPTIMIZED = {
+    "losses",
+    "methods",
+    "test_batch_norm",
+    "test_calibration",
+    "test_layers",
+    "test_metrics",
+}
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 BACKEND = os.environ.get("KERAS_BACKEND")
 if BACKEND not in ("tensorflow", "jax", "torch"):
@@ -68,10 +76,10 @@ def compiled_quickly(request):
         import jax
 
         here = request.path.relative_to(pathlib.Path(__file__).parent)
-        is_core = here.parts[0].removesuffix(".py") in CORE
-        jax.config.update("jax_disable_most_optimizations", not is_core)
+        quickly = OPTIMIZED.isdisjoint(here.with_suffix("").parts)
+        jax.config.update("jax_disable_most_optimizations", quickly)
         # Of processes that a test starts, whose numbers are to be the same.
-        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(not is_core))
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(quickly))
 
 
 @pytest.fixture(autouse=True)

@@ -370,6 +370,7 @@ def test_a_command_leaves_the_gpu_to_its_workers(unset, script, workers):
     assert set_now == ("false" if workers > 1 else None)
 
 
+@pytest.mark.once
 def test_two_commands_with_workers_share_a_folder(tmp_path):
     """Each makes its own runs, whatever plan the other wrote there."""
     first = make_plan(tmp_path, ["ce"], epochs=1)
@@ -434,6 +435,7 @@ def test_runs_on_ray_get_their_share_of_the_gpus(
         assert len(values["configs"]) == 1 and folder == os.getcwd()
 
 
+@pytest.mark.once
 def test_a_worker_that_fails_is_said(tmp_path):
     plan = make_plan(tmp_path, network="none_such")
     with pytest.raises(RuntimeError, match="worker-0.log.*goes on from there"):
