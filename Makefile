@@ -6,6 +6,8 @@
 PYTHON ?= python3
 PIP_OPTIONS := --disable-pip-version-check --constraint constraints.txt
 export TF_CPP_MIN_LOG_LEVEL ?= 2
+# The two environments of `make test` are made side by side.
+MAKEFLAGS += --jobs=2
 
 .PHONY: demo test docs benchmark lint clean
 

@@ -9,10 +9,11 @@ from crl_keras.version import __version__
 
 __all__ = ["Comparison", "__version__", "compare_losses", "compare_results"]
 
-# Set by examples/make_report.py: reports are made from records alone, on
-# machines that may have no backend, and importing the losses loads one.
+# examples/make_report.py sets this variable. It makes reports from records
+# alone, on machines that may have no backend. Importing the losses loads a
+# backend.
 if os.environ.get("CRL_KERAS_RECORDS_ONLY") != "1":
-    # All that a saved model may hold registers itself here.
+    # These imports register all classes that a saved model may contain.
     from crl_keras import calibration
     from crl_keras import layers
     from crl_keras import losses

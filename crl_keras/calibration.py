@@ -42,37 +42,39 @@ def posterior_from_crl(
     $\alpha > 0$, every $\eta$ without zeros has exactly one stationary $p$.
     ($h$ increases on all of [0, 1] if and only if $\beta \le 0$ or
     $\alpha \ge \sqrt{\beta}$. This is sufficient, but not necessary.) Beyond
-    the bound the formula is still computed. It is right if `y_pred` minimises
-    the expected loss. Otherwise it can rank classes differently.
+    this bound the function still computes the formula. The result is right if
+    `y_pred` minimises the expected loss. Otherwise it can rank classes
+    differently.
 
     $\alpha = 0$ with $\beta > 0$ is degenerate: the expected loss has no
-    minimum when some $\eta_k > 1 / (1 + \beta)$, and a class whose $p_k$ tends
-    to 1 is given $1 / (1 + \beta)$. For NLLR ($\alpha = 0$, $\beta = 1$) no
-    class is given more than 1/2, and two classes always get (1/2, 1/2).
+    minimum if some $\eta_k > 1 / (1 + \beta)$, and a class whose $p_k$ tends to
+    1 gets $1 / (1 + \beta)$. For NLLR ($\alpha = 0$, $\beta = 1$) no class gets
+    more than 1/2, and two classes always get (1/2, 1/2).
 
     Args:
         y_pred: Softmax outputs, or logits with `from_logits=True`. Any shape
-            with at least 2 classes along `axis`; any dtype, half precision is
-            computed in float32. Probabilities are >= 0 and are divided by
-            their sum. Logits may be -inf.
+            with at least 2 classes along `axis`; any dtype; half precision is
+            computed in float32. Probabilities are >= 0 and are divided by their
+            sum. Logits may be -inf.
         alpha: Number >= 0. Defaults to `1.5`.
         beta: Number >= `-alpha`. `0` is cross-entropy: the probabilities do
             not change. Defaults to `1.0`.
         from_logits: Whether `y_pred` holds logits. They are more precise than
             probabilities that round to 0. Defaults to `False`.
-        axis: The dimension of the classes. Defaults to `-1`.
+        axis: The axis of the classes. Defaults to `-1`.
 
     Returns:
-        Posterior probabilities: the shape of `y_pred`, sum 1 along `axis`,
-        float64 for a float64 tensor, otherwise float32. If `y_pred` holds a
-        NaN, a negative probability or a logit of +inf, all classes are NaN.
-        With `alpha=0` and one-hot probabilities, the other classes get equal
-        shares.
+        Posterior probabilities with the shape of `y_pred` and sum 1 along
+        `axis`; float64 for a float64 tensor, otherwise float32. If `y_pred`
+        holds a NaN, a negative probability or a logit of +inf, all classes are
+        NaN. With `alpha=0` and one-hot probabilities, the other classes get
+        equal shares.
 
     Raises:
-        TypeError: `alpha` or `beta` is not a number, or `axis` not an int.
-        ValueError: `alpha < 0`, `alpha + beta < 0`, one of them not finite,
-            `axis` out of range, or only one class.
+        TypeError: If `alpha` or `beta` is not a number, or `axis` is not an
+            int.
+        ValueError: If `alpha < 0`, `alpha + beta < 0`, one of them is not
+            finite, `axis` is out of range, or there is only one class.
 
     Source: stationarity of the expected loss of Eq. 11 of
     [Competing Ratio Loss](https://arxiv.org/abs/1912.11642); the paper itself
@@ -107,8 +109,8 @@ def posterior_from_crl(
 def _h_relative_to_top(logits, alpha, beta, axis):
     """Returns `h(p) * p_top / h(p_top)`, `p_top` the largest probability.
 
-    Only the top class can have a small `1 - p`, so only there it is formed
-    from the competing classes and never by subtraction.
+    Only the top class can have a small `1 - p`. For this class it is computed
+    from the competing classes, never by subtraction.
     """
     classes = ops.arange(ops.shape(logits)[axis], dtype="int32")
     classes = ops.reshape(classes, [-1] + [1] * (len(logits.shape) - 1 - axis))
@@ -119,9 +121,9 @@ def _h_relative_to_top(logits, alpha, beta, axis):
         x = ops.where(is_top, x, 0.0)
         return ops.sum(x, axis=axis, keepdims=True)
 
-    # From the logits as they came, so that no NaN or inf gets lost.
+    # From the original logits, so that no NaN or inf gets lost.
     p_top = at_top(ops.softmax(logits, axis=axis))
-    # Finite, so that classes of probability 0 never meet as inf - inf.
+    # Make them finite, so that classes of probability 0 never give inf - inf.
     logits = ops.where(logits < -1e38, -1e38, logits)
     competing = logits - 3e38 * ops.cast(is_top, logits.dtype)
     share = ops.softmax(competing, axis=axis)
@@ -132,11 +134,11 @@ def _h_relative_to_top(logits, alpha, beta, axis):
     p = share * q_top
     q = 1.0 - p
 
-    # q_top / (alpha + q_top), where both may underflow.
+    # q_top / (alpha + q_top); numerator and denominator may underflow.
     ratio = 1.0
     if alpha > 0:
         ratio = ops.sigmoid(ops.log_sigmoid(log_odds) - math.log(alpha))
-    # The denominator of h over alpha + 1 is c * p + q: no cancellation.
+    # The denominator of h, divided by alpha + 1, is c * p + q: no cancellation.
     c = (alpha + beta) / (alpha + 1.0)
     h = share * ratio * (alpha + q) * ((c * p_top + q_top) / (c * p + q))
     return ops.where(is_top, p_top, h)

@@ -1,9 +1,9 @@
-"""Does a loss help? Own models and data, or results that are there already.
+"""Compares losses on your own models and data, or from existing results.
 
-`compare_losses` trains a model with several losses over several seeds and says
-what the numbers support; `compare_results` says it of numbers made elsewhere.
-Both are the experiments of the command line behind two functions. Importing
-this module imports nothing but the standard library.
+`compare_losses` trains a model with several losses and seeds, and says what the
+numbers support. `compare_results` does the same for numbers from elsewhere.
+Both functions run the code behind the command line. Importing this module
+imports only the standard library.
 """
 
 import functools
@@ -50,79 +50,80 @@ def compare_losses(
 ) -> "Comparison":
     """Trains a model with each loss over several seeds, and compares.
 
-    For a seed every loss starts from the same weights and sees the same
-    batches in the same order, with the same dropout. Differences in test error
-    are tested by pairs of the same seed: a paired t-test with Holm's
-    correction over the losses, Wilcoxon's test beside it.
+    For each seed, all losses start from the same weights, see the same batches
+    in the same order, and use the same dropout. The test errors are compared in
+    pairs with the same seed, by a paired t-test with Holm's correction over the
+    losses. Wilcoxon's test is reported too.
 
     Args:
-        build_model: Function without arguments that returns a new
-            `keras.Model` that ends in logits, `[N, C]` with `C >= 2`. It is
-            called after `keras.utils.set_random_seed(seed)`, once a run.
-        train: `(inputs, labels)` or `(inputs, labels, weights)` of arrays
-            (NumPy, tensors, pandas), several inputs as a dict or tuple; or a
+        build_model: Function without arguments that returns a new `keras.Model`
+            that ends in logits, `[N, C]` with `C >= 2`. It is called once for
+            each run, after `keras.utils.set_random_seed(seed)`.
+        train: Arrays `(inputs, labels)` or `(inputs, labels, weights)` (NumPy,
+            tensors, pandas); several inputs are a dict or tuple. Or a
             `tf.data.Dataset`, `keras.utils.PyDataset` or PyTorch `DataLoader`
-            that gives such batches; or a function of the seed that returns one
-            of these. Labels are integers `[N]` in `[0, C)`, or one-hot or soft
-            `[N, C]`.
-        test: The same, in a fixed order.
-        losses: Dict from names of your own to Keras losses, loss functions or
+            that yields such batches. Or a function that takes the seed and
+            returns one of these. Labels are integers `[N]` in `[0, C)`, or
+            one-hot or soft `[N, C]`.
+        test: Test data in the same form, in a fixed order.
+        losses: Dict that maps your own names to Keras losses, loss functions or
             names such as `"crl(alpha=2,beta=1)"`; or a list of such names.
-        optimizer: Function that returns a new Keras optimizer (with
-            `learning_rates`, function of the rate), or the name of one.
+        optimizer: Function that returns a new Keras optimizer, or the name of
+            an optimizer. With `learning_rates`, the function takes the rate.
             Defaults to `"adam"`.
         epochs: Integer >= 1.
         seeds: Number of seeds, or the seeds. Defaults to `10`.
-        batch_size: Integer >= 1, of arrays. Defaults to `32`.
-        validation: Data like `test`. Temperatures are fitted on it, and
-            callbacks see it. Defaults to `None`, none.
+        batch_size: Integer >= 1, used if the data are arrays. Defaults to `32`.
+        validation: Data in the same form as `test`. Temperatures are fitted on
+            it, and callbacks see it. Defaults to `None`: no such data.
         held_out: Fraction in [0, 1) of the arrays in `train` that is kept out
-            of training and used as `validation`. Defaults to 0.1 for arrays
-            without `validation`, otherwise 0.
-        baseline: Name of the loss with which the others are compared. Defaults
+            of training and used as `validation`. Defaults to 0.1 if the data
+            are arrays and `validation` is None, otherwise 0.
+        baseline: Name of the loss that the others are compared with. Defaults
             to the first.
-        learning_rates: Rates to train every loss with, or None for the
-            optimizer's own.
-        rates_by_seed: With several `learning_rates`, choose the rate of a loss
-            for every seed by itself. Defaults to `False`: one rate for all
-            seeds of a loss. The held-out samples choose, never the test set.
-        split_effect: Whether to train the two controls of each loss of this
-            package too, which tell its longer steps from its weighting of
-            samples: `StepMatchedCrossEntropy` and `StepNormalizedLoss`.
-            Defaults to `False`.
-        metrics: Keras metrics, of labels and logits on the test set: in the
-            tables by name, with the same tests.
-        callbacks: Functions that each return a new Keras callback. Their
-            `val_loss` is that of the held-out part, never of the test set.
-        class_weight: Dict from a class to its weight in training.
-        sample_weight: Weights `[N]` of the arrays in `train`.
-        class_names: Names of the classes, in their order.
-        steps_per_epoch: Batches of an epoch. Defaults to all there are.
-        jit_compile: As `Model.compile` takes it.
+        learning_rates: Learning rates; each loss is trained with each rate.
+            Defaults to `None`: the optimizer's own rate.
+        rates_by_seed: With several `learning_rates`, whether to choose a
+            separate rate for each seed of a loss. Defaults to `False`: one rate
+            for all seeds of a loss. Rates are chosen on the held-out samples,
+            never on the test set.
+        split_effect: Whether to also train two controls of each loss of this
+            package, `StepMatchedCrossEntropy` and `StepNormalizedLoss`. They
+            separate the effect of its longer steps from the effect of its
+            weighting of the samples. Defaults to `False`.
+        metrics: Keras metrics, computed from labels and logits of the test set.
+            The tables show them by name, with the same tests.
+        callbacks: Functions that each return a new Keras callback. Its
+            `val_loss` is computed on the held-out part, never on the test set.
+        class_weight: Dict that maps a class to its weight in training.
+        sample_weight: Weights `[N]` of the samples, if `train` is arrays.
+        class_names: Names of the classes, ordered by class id.
+        steps_per_epoch: Number of batches in an epoch. Defaults to all batches.
+        jit_compile: As in `Model.compile`.
         dtype_policy: Keras dtype policy. Defaults to the global one.
-        name: What tables call the data.
-        output: Folder of the records. Finished runs in it are not repeated,
-            and stopped runs continue. Defaults to `None`: nothing stays on
-            disk.
+        name: Name of the data in the tables.
+        output: Folder for the records. Finished runs in it are not repeated,
+            and stopped runs continue. Defaults to `None`: no files are kept.
         keep_models: Whether to keep the trained models for
             `Comparison.model`.
-        together: On JAX, how many runs to train as one compiled program, which
+        together: On JAX, how many runs to train in one compiled program, which
             is faster for small models: a number, `"off"`, or `"auto"`, which
-            times both ways and takes the faster. The runs are the same up to
-            rounding. For arrays, without weights, callbacks and schedules of
-            the learning rate; other runs are trained one by one. Defaults to
-            `"auto"`.
-        verbose: 0 for silence, 1 for a bar, 2 for a line a run. Defaults to
-            `"auto"`: a bar on a terminal and in a notebook, else lines.
+            times both ways and takes the faster one. The results are the same
+            up to rounding. It works for arrays without weights, callbacks or
+            learning rate schedules; other runs are trained one by one. Defaults
+            to `"auto"`.
+        verbose: 0 for no output, 1 for a progress bar, 2 for one line per run.
+            Defaults to `"auto"`: a bar in a terminal or notebook, otherwise
+            lines.
 
     Returns:
         A `Comparison`. If you interrupt the call (Ctrl-C, the stop button), it
-        has the finished runs.
+        contains the finished runs.
 
     Raises:
-        ValueError: An argument is wrong. It is raised before any training,
-            also for regression and for several classes in one sample.
-        ImportError: Without the extra `experiments`.
+        ValueError: If an argument is wrong, or the task is regression or has
+            several classes per sample. It is raised before any training.
+        ImportError: If the extra `experiments` is not installed.
 
     Example:
 
@@ -136,7 +137,7 @@ def compare_losses(
         4
 
     Reference:
-        - The tests and what they assume: `docs/comparing.md`.
+        - The tests and their assumptions: `docs/comparing.md`.
     """
     from crl_keras.experiments.commands import own
 
@@ -159,23 +160,24 @@ def compare_results(
         results: `pandas.DataFrame`, path of a CSV file, list of dicts or dict
             of columns, with one row for each run. Columns: `loss` (or
             `method`), and `error` or `accuracy`. Optional: `seed`; `dataset`,
-            `network` and `learning_rate`, which make groups. Any other column
-            of numbers is a further metric.
-        baseline: The loss the others are compared with. Defaults to the first.
-        paired: Whether runs of the same seed are pairs. They are if one seed
+            `network` and `learning_rate`, which split the runs into groups. Any
+            other column of numbers is another metric.
+        baseline: Name of the loss that the others are compared with. Defaults
+            to the first.
+        paired: Whether runs with the same seed form a pair. They do if one seed
             gives all losses the same initial weights and batches. Defaults to
-            `"auto"`: pairs if seeds are given and shared. Otherwise the test
-            is Welch's.
+            `"auto"`: pairs if seeds are given and shared. Without pairs the
+            test is Welch's.
         percent: Whether errors and accuracies are in percent. Defaults to
-            `"auto"`: yes if one is above 1.
-        name: What tables call the results. Defaults to the file's name.
+            `"auto"`: yes if any value is above 1.
+        name: Name of the results in the tables. Defaults to the file's name.
 
     Returns:
-        A `Comparison`, without calibration and models.
+        A `Comparison`, without calibration or models.
 
     Raises:
-        ValueError: A column is missing, or a cell is no number.
-        ImportError: Without the extra `experiments`.
+        ValueError: If a column is missing or a cell is not a number.
+        ImportError: If the extra `experiments` is not installed.
 
     Example:
 
@@ -196,13 +198,13 @@ def compare_results(
 class Comparison:
     """What `compare_losses` and `compare_results` return.
 
-    In a notebook it shows its verdicts, table and figure; `print` gives the
-    tables of a terminal.
+    A notebook shows its verdicts, tables and figure. `print` shows the tables
+    as text.
 
     Attributes:
         runs: Tuple of `Record`: `config`, `result`, `history`, and `logits()`.
         families: What `crl_keras.experiments.analysis.comparison.compare`
-            makes of them: every number of the tables.
+            computes from the runs: every number in the tables.
     """
 
     def __init__(
@@ -226,14 +228,14 @@ class Comparison:
 
     @property
     def verdicts(self) -> list[str]:
-        """List of sentences on what the numbers support, one a loss."""
+        """List of sentences on what the numbers support, one for each loss."""
         from crl_keras.experiments.analysis.report import verdicts
 
         return [sentence for _, sentence in verdicts(self.families)]
 
     @property
     def notes(self) -> list[str]:
-        """List of sentences on what needs care."""
+        """List of sentences that warn of possible problems."""
         notes = [note for group in self._groups for note in group.notes]
         return [*dict.fromkeys(notes)]
 
@@ -256,7 +258,7 @@ class Comparison:
     def table(self, width: int = 100) -> Any:
         """The errors of every loss as a `rich.table.Table`.
 
-        With several data sets or rates, a `rich.console.Group` of them.
+        With several data sets or rates, it is a `rich.console.Group` of tables.
         """
         from crl_keras.experiments._optional import require
         from crl_keras.experiments.analysis.tables import error_table
@@ -268,9 +270,10 @@ class Comparison:
         return require("rich.console").Group(*made)
 
     def to_frame(self) -> Any:
-        """A `pandas.DataFrame` of the errors and tests, a row a loss.
+        """A `pandas.DataFrame` of the errors and tests, one row per loss.
 
-        Errors are fractions; its columns are those of `table.csv` of a report.
+        Errors are fractions. The columns are the same as in a report's
+        `table.csv`.
         """
         import io
 
@@ -284,7 +287,7 @@ class Comparison:
         frame = pandas.read_csv(io.StringIO(tables.to_csv(made)))
         for column in ("loss", "baseline"):
             frame[column] = frame[column].map(loss_label)
-        if is_given(self.runs[0]):  # Of their training nothing is known.
+        if is_given(self.runs[0]):  # How they were trained is unknown.
             frame = frame.drop(columns=["backend", "precision", "epochs"])
         return frame
 
@@ -303,7 +306,7 @@ class Comparison:
     def report(
         self, path: str | os.PathLike[str] = "report.html"
     ) -> pathlib.Path:
-        """Writes the whole report as one HTML page that needs nothing else.
+        """Writes the whole report as one HTML page that needs no other file.
 
         Args:
             path: Path of the file. Defaults to `"report.html"`.
@@ -321,7 +324,7 @@ class Comparison:
     FIGURES = ("errors", "runs", "differences", "reliability", "rates")
 
     def figure(self, name: str = "differences") -> Any:
-        """A figure of the report, of the first of several groups.
+        """A figure of the report; of several groups, it shows the first.
 
         Args:
             name: "errors" (test error over the epochs), "runs" (every run,
@@ -330,10 +333,10 @@ class Comparison:
                 learning rate). Defaults to `"differences"`.
 
         Returns:
-            `matplotlib.figure.Figure`, or None where there is nothing to draw.
+            `matplotlib.figure.Figure`, or None if there is nothing to draw.
 
         Raises:
-            ValueError: There is no figure of that name.
+            ValueError: If there is no figure with this name.
         """
         drawn = self._drawn(name)
         return drawn and drawn.svg.figure
@@ -363,19 +366,19 @@ class Comparison:
 
         Args:
             loss: Name of the loss, as in the tables.
-            seed: Its seed.
-            learning_rate: Its rate, where there are several.
+            seed: Seed of the run.
+            learning_rate: Learning rate of the run, if there are several.
 
         Returns:
             `keras.Model`, built by your function, with the trained weights.
 
         Raises:
-            ValueError: It was not kept: see `keep_models`.
+            ValueError: If the model was not kept: see `keep_models`.
         """
         if self._make_model is None:
             raise ValueError(
                 "Expected a comparison that kept its models. Received one "
-                "without: give compare_losses keep_models=True"
+                "without models: call compare_losses with keep_models=True"
             )
         return self._make_model(loss, seed, learning_rate)
 
@@ -383,7 +386,7 @@ class Comparison:
         from crl_keras.experiments._optional import require
         from crl_keras.experiments.analysis.tables import to_rich
 
-        # In a notebook it would show what it is to give back.
+        # In a notebook rich would show the text instead of returning it.
         console = require("rich.console").Console(
             width=100, color_system=None, force_jupyter=False
         )

@@ -1,4 +1,4 @@
-"""Keras metrics for classes with an order."""
+"""Keras metrics for ordered classes."""
 
 from numbers import Integral
 from typing import Any
@@ -21,18 +21,18 @@ def _within(y_true, y_pred, k):
     axis = class_axis(y_pred, -1)
     _refuse_one_hot(y_true, y_pred)
     labels = integer_labels(y_true, y_pred, axis)
-    # To the labels' dtype, int64 perhaps: the other way a label of 2**32
-    # would become 0.
+    # Cast to the labels' dtype, which may be int64. Casting the labels instead
+    # would turn a label of 2**32 into 0.
     predicted = ops.cast(ops.argmax(y_pred, axis=-1), labels.dtype)
     near = ops.abs(predicted - labels) <= k
-    # A label that names no class is near none: -1 is not beside 0.
+    # A label that is not a class id is near no class: -1 is not next to 0.
     named = ops.logical_and(labels >= 0, labels < ops.shape(y_pred)[-1])
     return ops.cast(ops.logical_and(near, named), "float32")
 
 
 def _refuse_one_hot(y_true, y_pred):
     shape = static_shape(y_true)
-    # Of an unknown size it may be the 1 of `(N, 1)`.
+    # An unknown last size may be the 1 of `(N, 1)`.
     if shape and shape[-1] is not None and fits(shape, tuple(y_pred.shape)):
         raise ValueError(
             "`y_true` must hold one integer label per sample. If your labels "
@@ -63,9 +63,9 @@ class OneOffAccuracy(keras.metrics.MeanMetricWrapper):
     Call arguments:
         y_true: Integer labels in [0, classes), shape `(N,)` or `(N, 1)`. A
             label out of this range counts as wrong.
-        y_pred: Logits or probabilities, `(N, classes)`, at least 2 classes.
-            The class with the largest value is predicted. You can have more
-            axes before the classes, as in Keras's metrics.
+        y_pred: Logits or probabilities, `(N, classes)`, at least 2 classes. The
+            class with the largest value is predicted. More axes before the
+            classes are allowed, as in Keras's metrics.
         sample_weight: Optional, `(N,)`. A Keras mask of `y_pred` applies too.
 
     Result:

@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 
-if TYPE_CHECKING:  # What the mixin is mixed into.
+if TYPE_CHECKING:  # The class that the mixin extends.
     from keras.optimizers import Optimizer as _Optimizer
 else:
     _Optimizer = object
@@ -39,13 +39,14 @@ class CoupledSGD(keras.optimizers.SGD):
     ```
 
     `keras.optimizers.SGD(weight_decay=)` is different: it decays the weights
-    separately from the momentum, `1 / (1 - momentum)` times less. For example,
-    1000 steps with gradient 0, learning rate 0.1, momentum 0.9 and decay 5e-4
-    take a weight of 1 to 0.6078 here and in PyTorch, and to 0.9512 in Keras.
+    separately from the momentum, and `1 / (1 - momentum)` times less. For
+    example, 1000 steps with gradient 0, learning rate 0.1, momentum 0.9 and
+    decay 5e-4 take a weight of 1 to 0.6078 here and in PyTorch, and to 0.9512
+    in Keras.
 
-    Keras's SGD also keeps the learning rate inside the velocity, PyTorch's
-    outside. The two differ for a few steps after the rate changes: in Keras,
-    old gradients keep the old rate, here all gradients use the new rate.
+    Keras's SGD also keeps the learning rate inside the velocity, PyTorch's SGD
+    outside. The two differ for a few steps after the rate changes. In Keras,
+    old gradients keep the old rate. Here all gradients use the new rate.
 
     As in PyTorch, weight decay applies to every trainable variable, including
     biases and batch normalisation. Use `exclude_from_weight_decay` to exclude
@@ -93,7 +94,7 @@ class CoupledSGD(keras.optimizers.SGD):
         if kwargs.get("weight_decay") is not None:
             raise ValueError(
                 "CoupledSGD takes `coupled_weight_decay`; `weight_decay` is "
-                "the decoupled one of keras.optimizers.SGD. "
+                "the decoupled weight decay of keras.optimizers.SGD. "
                 f"Received: weight_decay={kwargs['weight_decay']}"
             )
         decay = float(coupled_weight_decay)
@@ -117,7 +118,7 @@ class CoupledSGD(keras.optimizers.SGD):
         """Updates one variable."""
         learning_rate = ops.cast(learning_rate, variable.dtype)
         step = ops.cast(gradient, variable.dtype)
-        # A traced number where the runs of an experiment are one program.
+        # `decay` is a traced number if one program trains several runs.
         decay = self.coupled_weight_decay
         is_0 = isinstance(decay, float) and decay == 0
         if not is_0 and self._use_weight_decay(variable):
@@ -145,19 +146,20 @@ class HeadRate(_Optimizer):
 
     Layers named in `head_layers` use `head_rate` times the learning rate; all
     others use the learning rate itself. In the first `head_updates` updates the
-    others do not change, because the gradients of a new last layer say little
-    about the layers before it. Their momentum still accumulates.
+    others do not change, because an untrained last layer gives them gradients
+    of little use. Their momentum still accumulates.
 
     `part_rates` sets a factor for any layers, for all of the training or for
     its first updates. Its entries are `(pattern, factor, updates)`. The pattern
-    matches layer names with the wildcards of file names. An entry is active
+    matches layer names with the wildcards `*`, `?` and `[]`. An entry is active
     during the first `updates` updates, or always if `updates` is 0. A layer
     uses the first active entry that matches its name. With a factor of 0
-    neither the variable nor its momentum changes, except for weight decay in
-    the momentum.
+    the variable does not change, and its momentum receives no gradient, only
+    weight decay.
 
     Keras loads a saved model with its optimizer if the optimizer's class is
-    registered. `HeadRateSGD`, `HeadRateAdam` and `HeadRateRMSprop` are.
+    registered. `HeadRateSGD`, `HeadRateAdam` and `HeadRateRMSprop` are
+    registered.
 
     Args:
         *args: Arguments of the optimizer.
@@ -165,8 +167,8 @@ class HeadRate(_Optimizer):
         head_updates: Integer >= 0. Defaults to the class attribute, `0`.
         head_layers: Names of layers. Defaults to `("logits",)`.
         part_rates: Sequence of `(pattern, factor, updates)`. Defaults to `()`.
-        no_decay: Patterns of the names of layers that `CoupledSGD` does not
-            decay. Defaults to `()`.
+        no_decay: Patterns of layer names. `CoupledSGD` does not decay the
+            weights of these layers. Defaults to `()`.
         **kwargs: Arguments of the optimizer.
 
     Example:
@@ -231,7 +233,7 @@ class HeadRate(_Optimizer):
 
     def build(self, variables: list[Any]) -> None:
         super().build(variables)
-        # By number: on TensorFlow `update_step` gets variables without a path.
+        # By index: on TensorFlow `update_step` gets variables without a path.
         paths = [variable.path.split("/")[:-1] for variable in variables]
         self._of_head = [bool({*self.head_layers} & {*p}) for p in paths]
         self._entries = [
@@ -255,7 +257,7 @@ class HeadRate(_Optimizer):
             if self.head_updates:
                 waiting = ops.less(self.iterations, self.head_updates)
                 rate = ops.where(waiting, ops.zeros_like(rate), rate)
-        share = 1.0  # Of the gradient: a part that rests gathers no momentum.
+        share = 1.0  # Factor of the gradient; with 0 no momentum builds up.
         for factor, updates in reversed(self._entries[index]):
             of_part, rests = learning_rate * factor, 1.0 if factor else 0.0
             if updates:

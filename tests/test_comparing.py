@@ -681,6 +681,10 @@ def test_results_in_groups():
         ([dict(loss="a", error=101)], "from 0 to 100"),
         ([dict(loss="a", error=1, seed=0)] * 2, "Rows 1 and 2 are the same"),
         ([dict(loss="a", error=1, seed=0.5)], "whole numbers in column 'seed'"),
+        (
+            [dict(loss="a", error=1, learning_rate=r) for r in (0.1, "x")],
+            "a number in column 'learning_rate' of row 2",
+        ),
     ],
 )
 def test_results_that_cannot_be_read(rows, message):
@@ -697,7 +701,9 @@ def test_wrong_arguments_of_results():
         compare_results(rows, paired=True)
     with pytest.raises(ValueError, match="`baseline` must be one of a."):
         compare_results(rows, baseline="b")
-    with pytest.raises(ValueError, match="give compare_losses keep_models"):
+    with pytest.raises(
+        ValueError, match="call compare_losses with keep_models"
+    ):
         compare_results(rows).model("a", 0)
 
 

@@ -253,7 +253,7 @@ def test_the_backend_of_a_script(tmp_path):
         (["--workers", "0"], "--workers must be at least 1. Received: 0"),
         (["--first-seed", "4294967295"], "`seed` must be from 0 to 2**32 - 1"),
         (["--data-dir", "data"], "digits comes with scikit-learn"),
-        (["--baseline", "focal"], "baseline of which there are runs: ce, crl"),
+        (["--baseline", "focal"], "baseline that has runs: ce, crl"),
         (["--list", "--baseline", "mse"], "must be one of ce, nllr, crl"),
         (["--recipe", "none"], "Unknown recipe"),
         (["--dataset", "folder:nowhere"], "nowhere"),

@@ -1,13 +1,13 @@
-"""Optional packages: imported when needed, named when missing."""
+"""Imports optional packages when needed, and names those missing."""
 
 import importlib
 
 
 def install_command(extra):
-    """How an extra of crl-keras is installed, from a clone or an index.
+    """Returns how to install an extra of crl-keras, from a clone or an index.
 
-    Extras are written with hyphens: pip 23.2 and older install nothing for
-    `keras_cv` where the package says `keras-cv`, and only warn.
+    Extras are written with hyphens: if the package says `keras-cv`, pip 23.2
+    and older install nothing for `keras_cv` and only warn.
 
     >>> install_command("keras-cv").partition(",")[0]
     'pip install ".[keras-cv]" in a clone of the repository'
@@ -23,12 +23,12 @@ def require(module, extra="experiments"):
 
     Args:
         module: str, the name to import, such as `"scipy.io"`.
-        extra: str, the extra of crl-keras that brings it, as pyproject.toml
+        extra: str, the extra of crl-keras that installs it, as pyproject.toml
             spells it; `"experiments"` by default.
 
     Raises:
-        ImportError: if it cannot be imported; names the pip commands and the
-            reason.
+        ImportError: if it cannot be imported; the message has the reason and
+            the pip commands.
 
     >>> require("json").__name__
     'json'

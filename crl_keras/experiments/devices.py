@@ -5,7 +5,7 @@ import functools
 import os
 import platform
 
-# What the user may have set to say how much of a GPU's memory JAX takes.
+# Environment variables by which a user limits the GPU memory of JAX.
 JAX_MEMORY = (
     "XLA_PYTHON_CLIENT_PREALLOCATE",
     "XLA_PYTHON_CLIENT_MEM_FRACTION",
@@ -15,10 +15,10 @@ JAX_MEMORY = (
 
 
 def resolve_precision(precision):
-    """Returns a dtype policy; "auto" asks the device.
+    """Returns a dtype policy; "auto" depends on the device.
 
-    "auto" is mixed_bfloat16 on a GPU that computes with it, mixed_float16 on
-    an older GPU, and float32 on a CPU.
+    "auto" is mixed_bfloat16 on a GPU that supports it, mixed_float16 on an
+    older GPU, and float32 on a CPU.
     """
     if precision != "auto":
         return precision
@@ -30,7 +30,7 @@ def resolve_precision(precision):
 
 
 def gpu_capability():
-    """Compute capability of the first GPU as (major, minor), None without."""
+    """Returns the first GPU's compute capability (major, minor), or None."""
     import keras
 
     backend = keras.backend.backend()
@@ -59,16 +59,16 @@ def gpu_capability():
 
 
 def cores():
-    """Cores that this process may use; NPROC, which JAX reads too, if set."""
+    """Cores that this process may use: NPROC if set, which JAX also reads."""
     if asked := os.environ.get("NPROC"):
         return max(1, int(asked))
-    with contextlib.suppress(AttributeError):  # Linux alone has it.
+    with contextlib.suppress(AttributeError):  # Only Linux has it.
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def device_name():
-    """What the first device calls itself."""
+    """Returns the name of the first device."""
     import keras
 
     backend = keras.backend.backend()
@@ -94,15 +94,15 @@ def device_name():
 
 
 def leave_gpus_to_backend():
-    """Keeps TensorFlow, where it reads images alone, off the GPUs.
+    """Keeps TensorFlow off the GPUs if it only reads images.
 
-    It would take all of their memory, and JAX or PyTorch would have none.
+    TensorFlow would take all GPU memory and leave none to JAX or PyTorch.
     """
     import keras
     import tensorflow as tf
 
     if keras.backend.backend() != "tensorflow":
-        # Too late for TensorFlow to take them back: it has started already.
+        # RuntimeError: TensorFlow has already started and keeps the GPUs.
         with contextlib.suppress(RuntimeError):
             tf.config.set_visible_devices([], "GPU")
 
@@ -111,9 +111,9 @@ def leave_gpus_to_backend():
 def device_scope(devices):
     """Shares each batch over `devices` devices while a model is built and run.
 
-    `keras.distribution` on JAX, `tf.distribute` on TensorFlow. The global
-    batch is that of one device. Raises ValueError if there are not as many,
-    NotImplementedError on PyTorch.
+    It uses `keras.distribution` on JAX and `tf.distribute` on TensorFlow. The
+    global batch size is the same as on one device. Raises ValueError if there
+    are fewer devices, NotImplementedError on PyTorch.
     """
     import keras
 
@@ -148,8 +148,8 @@ def device_scope(devices):
 
 @functools.lru_cache
 def _mirrored_strategy(names):
-    # One for all runs of a process: those of a second strategy would meet the
-    # first one's in TensorFlow's collectives, and stop at unequal shapes.
+    # All runs of a process share one strategy: the runs of a second one would
+    # collide with the first in TensorFlow's collectives and stop.
     import tensorflow as tf
 
     return tf.distribute.MirroredStrategy(list(names))
@@ -158,17 +158,17 @@ def _mirrored_strategy(names):
 def _check_count(devices, found):
     if devices > len(found):
         raise ValueError(
-            f"`devices` must be at most the {len(found)} that there are. "
+            f"`devices` must be at most the {len(found)} found here. "
             f"Received: devices={devices}"
         )
 
 
 def share_gpu(environment):
-    """Sets what lets several processes use one GPU.
+    """Sets environment variables that let several processes use one GPU.
 
-    The first process on JAX or TensorFlow would take most of the memory at
-    once, and the next would find none. With these variables each takes what
-    it needs, as PyTorch always does. What the user has set stays.
+    By default, the first process on JAX or TensorFlow takes most of the memory
+    at once and leaves none for the next. With these variables each process
+    takes what it needs, as PyTorch always does. Values set by the user stay.
 
     Args:
         environment: Mapping such as `os.environ`, which is changed. The

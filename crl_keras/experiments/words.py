@@ -1,12 +1,12 @@
-"""Numbers and words as a reader sees them: percent, p-values, plurals."""
+"""Formats numbers and words for reports: percent, p-values, plurals."""
 
 import math
 
-LEVEL = 0.05  # Of a test: p below it is called a difference.
+LEVEL = 0.05  # A p-value below it counts as a difference.
 
 
 def points(value, sign=False):
-    """A fraction in percent or percentage points, two digits, true minus."""
+    """Formats a fraction as percent, with two decimals and a true minus."""
     text = f"{100 * value:+.2f}" if sign else f"{100 * value:.2f}"
     if float(text) == 0:
         text = "0.00"
@@ -14,19 +14,19 @@ def points(value, sign=False):
 
 
 def p_text(p):
-    """A p-value as people print it."""
+    """Formats a p-value for a report."""
     if p is None:
         return "\N{EM DASH}"
     if p < 0.001:
         return "<0.001"
     if p >= 0.1:
         return f"{p:.2f}"
-    # 0.050 would not say on which side of 0.05 it is.
+    # "0.050" would hide on which side of 0.05 the value is.
     return f"{p:.3f}" if f"{p:.3f}" != "0.050" else f"{p:.4g}"
 
 
 def seeds_text(n):
-    """A number of seeds as people print it."""
+    """Formats a number of seeds for a report."""
     if n is None:
         return "\N{EM DASH}"
     return "\N{INFINITY}" if math.isinf(n) else f"{n:,}"
@@ -55,5 +55,5 @@ def listed(words):
 
 
 def first_line(error):
-    """The first line of an exception, at most 200 characters of it."""
+    """Returns the first line of an exception, cut to 200 characters."""
     return str(error).strip().partition("\n")[0][:200]

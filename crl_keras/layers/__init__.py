@@ -1,7 +1,7 @@
 """Keras layers: augmentation, last layers with a margin, fine-grained pooling.
 
-Those of bilinear CNNs, of DFL-CNN and of DCL are what `crl_keras.methods`
-builds its networks of. On `keras` alone.
+`crl_keras.methods` builds its networks with the layers for bilinear CNNs,
+DFL-CNN and DCL. The layers need `keras` only.
 """
 
 from crl_keras.layers.alignment import RegionAlignment

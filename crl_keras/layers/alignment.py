@@ -1,4 +1,4 @@
-"""DCL's construction: a map tells where each region belongs."""
+"""DCL's construction: predicts where each region belongs."""
 
 from typing import Any
 
@@ -14,34 +14,35 @@ FORMS = ("code", "paper")
 
 @keras.saving.register_keras_serializable(package="crl_keras")
 class RegionAlignment(keras.layers.Layer):
-    r"""Compares where features place each region with where it comes from.
+    r"""Compares the predicted source of each region with its true source.
 
     A 1x1 convolution of the last feature map, averaged to $N \times N$ places,
-    says for each region of the image where it was in the original. The layer
-    returns what it says minus what is true; the mean of its absolute values
-    ("code") or their sum ("paper") is DCL's location loss.
+    predicts for each region of the image where it was in the original. The
+    layer returns the prediction minus the truth. DCL's location loss is the
+    mean ("code") or the sum ("paper") of the absolute differences.
 
     - `form="code"`, the released code: one channel, averaged, then `tanh`. The
-      truth for region number `s` of the original, by rows from 0, is
+      truth for region number `s` of the original, counted by rows from 0, is
       `(s - N * N // 2) / N**2`, from -24/49 to 24/49 with N = 7.
     - `form="paper"`, Eq. (7) to (9): two channels, ReLU, then averaged. The
-      truth is row and column of the region, from 1.
+      truth is the row and column of the region, counted from 1.
 
     Args:
         regions: Integer >= 1, `N`. Defaults to `7`.
         form: "code" or "paper". Defaults to `"code"`.
-        **kwargs: Those of `keras.layers.Layer`: `name`, `dtype`.
+        **kwargs: Arguments of `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
-        inputs: List of features `(batch, height, width, channels)`, float,
-            with height and width multiples of `regions`, and of sources
-            `(batch, N * N)`, integers, as `RegionConfusion` returns them.
+        inputs: List `[features, sources]`. The features are
+            `(batch, height, width, channels)`, float, with height and width
+            multiples of `regions`. The sources are `(batch, N * N)`, integers,
+            as `RegionConfusion` returns them.
 
     Returns:
         `(batch, N * N)`, or `(batch, N * N, 2)` for "paper".
 
     Raises:
-        TypeError, ValueError: An argument is of another type or out of its
+        TypeError, ValueError: If an argument has the wrong type or is out of
             range, or the map cannot be cut into so many regions.
 
     Example:
@@ -86,7 +87,7 @@ class RegionAlignment(keras.layers.Layer):
         return found - ops.cast(self.truth(sources), found.dtype)
 
     def truth(self, sources: Any) -> Any:
-        """What the layer is to say of regions with these sources."""
+        """The true values for regions with these sources."""
         n = self.regions
         if self.form == "code":
             sources = ops.cast(sources, "float32")
@@ -108,8 +109,8 @@ class RegionAlignment(keras.layers.Layer):
             or (shape[2] % self.regions)
         ):
             raise ValueError(
-                f"Expected a feature map that {self.regions} regions a side "
-                f"divide. Received: shape={tuple(shape)}; choose other "
+                "Expected a feature map with height and width divisible by "
+                f"{self.regions}. Received: shape={tuple(shape)}; choose other "
                 "`regions`, or larger images"
             )
 

@@ -10,35 +10,36 @@ __all__ = ["RandomPadCrop"]
 
 @keras.saving.register_keras_serializable(package="crl_keras")
 class RandomPadCrop(keras.layers.Layer):
-    """Pads images with black and crops each at a place of its own.
+    """Pads images with black and crops each image at a random place.
 
     The layer pads every image with `padding` zeros on all four sides and crops
     it back to its size. The offsets are drawn uniformly from 0 to
     `2 * padding`, for height and width and for each image separately.
     `torchvision.transforms.RandomCrop(size, padding)` does the same. It is the
     usual augmentation for CIFAR. Pixels are moved and never interpolated, so
-    the layer may stand before or after a scaling. Before it, the border is
-    black.
+    the layer can be used before or after the pixels are scaled. Before scaling,
+    the border is black.
 
     Args:
         padding: Pixels, integer >= 0. Defaults to `4`.
-        seed: Integer in [0, 2**31) or None, drawn then from Keras's global
-            seed. Defaults to `None`. On PyTorch, seeds close to each other
-            give the same stream, shifted in time: see `augmentation_layers`.
-        **kwargs: Those of `keras.layers.Layer`: `name`, `dtype`. Images are
-            not cast to it.
+        seed: Integer in [0, 2**31), or None to draw it from Keras's global
+            seed. Defaults to `None`. On PyTorch, seeds close to each other give
+            the same stream, shifted in time: see `augmentation_layers`.
+        **kwargs: Arguments of `keras.layers.Layer`: `name`, `dtype`. Images are
+            not cast to `dtype`.
 
     Call arguments:
-        images: `(batch, height, width, channels)`, integer or float; all but
-            the batch must be known sizes. In `tf.data`, on TensorFlow alone.
-        training: Whether to crop; otherwise the images come back as they are.
+        images: `(batch, height, width, channels)`, integer or float. All sizes
+            except the batch must be known. In `tf.data` the layer works on
+            TensorFlow only.
+        training: Whether to crop; otherwise the images are returned unchanged.
 
     Returns:
         Images of the shape and dtype of the input.
 
     Raises:
-        TypeError: `padding` is not an integer.
-        ValueError: `padding` is negative, or the images are not of rank 4.
+        TypeError: If `padding` is not an integer.
+        ValueError: If `padding` is negative, or the images are not of rank 4.
 
     Example:
 
@@ -105,7 +106,7 @@ class RandomPadCrop(keras.layers.Layer):
         return input_shape
 
     def compute_output_spec(self, images: Any, training: bool = False) -> Any:
-        # The default would announce the layer's dtype instead.
+        # The default would return the layer's dtype instead.
         return keras.KerasTensor(images.shape, dtype=images.dtype)
 
     def get_config(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ __all__ = ["BilinearPooling", "CompactBilinearPooling"]
 
 
 class _Normalised(keras.layers.Layer):
-    """Base: pooled values, then the signed square root and the L2 norm."""
+    """Base class: pools, then applies signed square root and L2 norm."""
 
     def __init__(
         self, epsilon: float, norm_epsilon: float, **kwargs: Any
@@ -24,7 +24,7 @@ class _Normalised(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         streams = inputs if isinstance(inputs, (list, tuple)) else [inputs]
-        # Sums of hundreds of products of 16-bit features lose their digits.
+        # Sums of hundreds of products of 16-bit features lose precision.
         streams = [
             at_least_float32(ops.convert_to_tensor(x))[0] for x in streams
         ]
@@ -50,7 +50,8 @@ class _Normalised(keras.layers.Layer):
             for a, b in zip(shapes[0][:3], shapes[-1][:3], strict=True)
         ):
             raise ValueError(
-                "Expected one feature map, or two of the same places. "
+                "Expected one feature map, or two of the same height and "
+                "width. "
                 f"Received: shapes={[tuple(shape) for shape in shapes]}"
             )
         channels = shapes[0][-1], shapes[-1][-1]
@@ -74,37 +75,37 @@ class BilinearPooling(_Normalised):
     r"""Pools the outer products of features over all places of an image.
 
     With the features $a_p \in R^m$ and $b_p \in R^n$ at the $P$ places of two
-    feature maps (or $b = a$ of one),
+    feature maps (with one map, $b = a$),
 
     $$G = \frac{1}{P} \sum_p a_p b_p^T, \quad z = \mathrm{vec}(G), \quad
     s_i = \mathrm{sign}(z_i)
     \left(\sqrt{|z_i| + \epsilon} - \sqrt{\epsilon}\right), \quad
     y = \frac{s}{\sqrt{\sum_i s_i^2 + \epsilon_2}}$$
 
-    flattened by rows: index `i * n + j` belongs to channel `i` of the first
-    and `j` of the second map. The norm is that of the whole vector. The
-    gradient is finite everywhere: the slope of the root is at most
+    $G$ is flattened by rows: index `i * n + j` belongs to channel `i` of the
+    first map and channel `j` of the second. The norm is taken over the whole
+    vector. The gradient is finite everywhere: the slope of the root is at most
     $1 / (2 \sqrt\epsilon)$, 158 with the default, and 0 at exactly 0.
 
     Args:
-        epsilon: Number > 0, of the root. Defaults to `1e-5`, that of the
-            authors' PyTorch code. The plain root, `epsilon` near 0, has no
-            finite slope at 0; training with it stays at chance.
-        norm_epsilon: Number > 0, of the norm. Defaults to `1e-10`.
-        **kwargs: Those of `keras.layers.Layer`: `name`, `dtype`. It computes
-            in float32 at least, and returns the dtype of its policy:
-            `dtype="float32"` keeps the digits under a mixed policy.
+        epsilon: Number > 0, in the root. Defaults to `1e-5`, as in the authors'
+            PyTorch code. With `epsilon` near 0 the slope of the root at 0 is
+            not finite, and training stays at chance.
+        norm_epsilon: Number > 0, in the norm. Defaults to `1e-10`.
+        **kwargs: Arguments of `keras.layers.Layer`: `name`, `dtype`. The layer
+            computes in float32 or better, and returns the dtype of its policy.
+            Under a mixed policy, `dtype="float32"` keeps the precision.
 
     Call arguments:
-        inputs: `(batch, height, width, m)`, float; or a list of two, the
+        inputs: `(batch, height, width, m)`, float; or a list of two maps, the
             second `(batch, height, width, n)`.
 
     Returns:
-        `(batch, m * n)`, of norm 1, or 0 for features that are all 0.
+        `(batch, m * n)`, with norm 1, or norm 0 if all features are 0.
 
     Raises:
-        ValueError: `epsilon` or `norm_epsilon` is not above 0, or the inputs
-            are not one or two feature maps of the same places.
+        ValueError: If `epsilon` or `norm_epsilon` is not above 0, or the inputs
+            are not one feature map or two of the same height and width.
 
     Example:
 
@@ -138,39 +139,40 @@ class BilinearPooling(_Normalised):
 
 @keras.saving.register_keras_serializable(package="crl_keras")
 class CompactBilinearPooling(_Normalised):
-    r"""Kernel pooling: polynomials of features, sketched in few numbers.
+    r"""Kernel pooling: approximates polynomials of features by few numbers.
 
-    The sum over places of a random map $\phi: R^m \to R^d$ whose products are,
-    in expectation over the seed, those of a polynomial kernel:
+    The layer pools a random map $\phi: R^m \to R^d$ of the features over all
+    places. In expectation over the seed, its products are a polynomial kernel:
 
     $$E\left[\phi(x)^T \phi(y)\right] = (x^T y)^r, \quad
     \phi(x) = F^{-1}\left(F(C_1 x) \cdots F(C_r x)\right), \quad
     C_k x = \sum_i s_k(i)\, x_i\, e_{h_k(i)}$$
 
-    with the Fourier transform $F$, signs $s_k(i)$ and places $h_k(i)$ drawn
-    from the seed: count sketches, which the transform convolves. With order 2
-    it stands for `BilinearPooling`, of `d` numbers instead of `m * m`. The
-    mean over places, the signed root and the norm are those of
-    `BilinearPooling`. It has no weights.
+    $F$ is the Fourier transform. The seed determines the signs $s_k(i)$ and the
+    indices $h_k(i)$. Each $C_k x$ is a count sketch, and the transform
+    convolves the sketches. With order 2 the layer approximates
+    `BilinearPooling`, with `d` numbers instead of `m * m`. The mean over
+    places, the signed root and the norm are as in `BilinearPooling`. The layer
+    has no weights.
 
     Args:
         dimensions: Integer >= 2, `d`. Defaults to `8192`.
         order: Integer >= 1, `r`. Defaults to `2`.
         seed: Integer >= 0. Defaults to `0`.
-        epsilon: As of `BilinearPooling`.
-        norm_epsilon: As of `BilinearPooling`.
-        **kwargs: Those of `keras.layers.Layer`: `name`, `dtype`.
+        epsilon: As in `BilinearPooling`.
+        norm_epsilon: As in `BilinearPooling`.
+        **kwargs: Arguments of `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
-        inputs: `(batch, height, width, m)`, float; or a list of two of the
-            same places, with order 2: the first factor is a sketch of the
-            first, the second one of the second.
+        inputs: `(batch, height, width, m)`, float; or, with order 2, a list of
+            two maps of the same height and width: the first factor is a sketch
+            of the first map, the second factor of the second map.
 
     Returns:
-        `(batch, dimensions)`, of norm 1.
+        `(batch, dimensions)`, with norm 1.
 
     Raises:
-        TypeError, ValueError: An argument is of another type or out of its
+        TypeError, ValueError: If an argument has the wrong type or is out of
             range, or there are two inputs and the order is not 2.
 
     Example:
@@ -204,7 +206,8 @@ class CompactBilinearPooling(_Normalised):
             x = second if factor == 1 else first
             one = ops.rfft(self.sketch(x, factor))
             transform = one if transform is None else _product(transform, one)
-        # Transforms are linear: the sum over places needs one way back.
+        # The transform is linear: one inverse after the mean over places is
+        # enough.
         transform = [ops.mean(part, axis=1) for part in transform]
         return ops.irfft(tuple(transform), fft_length=self.dimensions)
 
@@ -232,8 +235,7 @@ class CompactBilinearPooling(_Normalised):
         two = isinstance(input_shape[0], (list, tuple)) and len(input_shape) > 1
         if two and self.order != 2:
             raise ValueError(
-                "Two feature maps are for `order=2`. "
-                f"Received: order={self.order}"
+                f"Two feature maps need `order=2`. Received: order={self.order}"
             )
         return super().compute_output_shape(input_shape)
 
@@ -250,7 +252,7 @@ def signed_square_root(x: Any, epsilon: float = 1e-5) -> Any:
     """`sign(x) * (sqrt(|x| + epsilon) - sqrt(epsilon))`, slope 0 at 0."""
     root = epsilon**0.5
 
-    # Not a difference of two roots, which cancels where x is small.
+    # Not a difference of two roots, which cancels if x is small.
     def of_positive(x: Any) -> Any:
         return x / (ops.sqrt(x + epsilon) + root)
 
@@ -260,7 +262,7 @@ def signed_square_root(x: Any, epsilon: float = 1e-5) -> Any:
 def l2_normalised(x: Any, epsilon: float = 1e-10) -> Any:
     """`x` divided by its length; the gradient at 0 is finite.
 
-    That of `keras.ops.normalize` is NaN there.
+    The gradient of `keras.ops.normalize` at 0 is NaN.
     """
     squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
     return x * ops.rsqrt(squares + epsilon)
@@ -273,7 +275,7 @@ def _positions(x: Any) -> Any:
 
 
 def _product(a: Any, b: Any) -> tuple[Any, Any]:
-    """Of complex numbers, as pairs of real and imaginary parts."""
+    """Product of complex numbers, given as (real, imaginary)."""
     return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
 
 

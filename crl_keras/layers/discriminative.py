@@ -1,4 +1,4 @@
-"""DFL-CNN's bank of filters, each of which looks for one patch of a class."""
+"""DFL-CNN's filter bank: each filter looks for one patch of a class."""
 
 from typing import Any
 
@@ -12,25 +12,25 @@ __all__ = ["DiscriminativeFilters"]
 
 @keras.saving.register_keras_serializable(package="crl_keras")
 class DiscriminativeFilters(keras.layers.Layer):
-    r"""Finds for each class its most telling patches: filters and their maxima.
+    r"""Finds the most discriminative patches of each class by filter maxima.
 
-    With the features $f_p$ at each place of a map and $k$ filters a class,
-    filter $m = c k + i$ is the $i$-th of class $c$:
+    With the features $f_p$ at place $p$ of a map and $k$ filters per class,
+    filter $m = c k + i$ is the $i$-th filter of class $c$:
 
     $$v_m = \max_p \left(w_m^T f_p + b_m\right), \quad
     \mathrm{side}_c = \frac{1}{k} \sum_{i<k} v_{c k + i}$$
 
-    There is no activation between the filter and the maximum. The gradient of
-    a filter comes from the place of its maximum alone. Only a loss on `side`
-    ties a filter to its class.
+    There is no activation between the filter and the maximum. A filter gets its
+    gradient only from the place of its maximum. Only a loss on `side` ties a
+    filter to its class.
 
     Args:
         classes: Integer >= 2.
         filters: Integer >= 1, `k`, for each class. Defaults to `10`.
-        kernel_initializer: Defaults to `"glorot_uniform"`. The paper starts
-            from patches of each class; see `examples/finetune_cub.py --method
-            dfl`.
-        **kwargs: Those of `keras.layers.Layer`: `name`, `dtype`.
+        kernel_initializer: Defaults to `"glorot_uniform"`. The paper
+            initialises the filters from patches of each class; see
+            `examples/finetune_cub.py --method dfl`.
+        **kwargs: Arguments of `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
         inputs: `(batch, height, width, channels)`, float.
@@ -39,7 +39,7 @@ class DiscriminativeFilters(keras.layers.Layer):
         `(v, side)`: `(batch, classes * filters)` and `(batch, classes)`.
 
     Raises:
-        TypeError, ValueError: An argument is of another type or out of its
+        TypeError, ValueError: If an argument has the wrong type or is out of
             range.
 
     Example:
@@ -78,7 +78,7 @@ class DiscriminativeFilters(keras.layers.Layer):
         )
 
     def responses(self, inputs: Any) -> Any:
-        """Of every filter at every place, `(batch, height, width, units)`."""
+        """Output of all filters, `(batch, height, width, units)`."""
         return ops.matmul(inputs, self.kernel) + self.bias
 
     def call(self, inputs: Any) -> Any:

@@ -15,7 +15,7 @@ __all__ = ["ASoftmaxDense", "LSoftmaxDense"]
 class MarginDense(keras.layers.Layer):
     """Base of the last layers with a margin: kernel, counter and schedule.
 
-    Subclasses have `scores`: features and kernel to scores and their scale.
+    Subclasses define `scores`: features and kernel to scores and their scale.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class MarginDense(keras.layers.Layer):
             regularizer=self.kernel_regularizer,
             name="kernel",
         )
-        # A weight, and so saved: a training that is resumed goes on exactly.
+        # A weight, so that it is saved and resumed training continues exactly.
         self.step = self.add_weight(
             shape=(),
             initializer="zeros",
@@ -77,7 +77,7 @@ class MarginDense(keras.layers.Layer):
         return ops.cast(both, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """Outside of training, which is what a model announces."""
+        """The shape outside of training, which a model shows."""
         return (*input_shape[:-1], self.units)
 
     def get_config(self) -> dict[str, Any]:
@@ -100,13 +100,12 @@ class MarginDense(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="crl_keras")
 class LSoftmaxDense(MarginDense):
-    """The last layer for L-Softmax: class scores, in training with a margin.
+    """The last layer for L-Softmax: class scores, with a margin in training.
 
-    A dense layer without a bias. It goes with
-    `crl_keras.losses.SparseMarginCrossEntropy(units)`; the formulas of the
-    scores and of the margin are those of
-    `crl_keras.losses.sparse_l_softmax_loss`. The margin is annealed: with the
-    number `i` of the training step, from 1,
+    It is a dense layer without a bias. Use it with the loss
+    `crl_keras.losses.SparseMarginCrossEntropy(units)`. For the formulas of the
+    scores and the margin see `crl_keras.losses.sparse_l_softmax_loss`. The
+    margin is annealed. At training step `i`, counted from 1,
 
     ```
     lambda = max(minimum, base * (1 + gamma * i) ** -power)
@@ -119,18 +118,18 @@ class LSoftmaxDense(MarginDense):
 
     Args:
         units: Number of classes, integer >= 2.
-        margin: Integer >= 1, `m`. Defaults to `4`, as the authors say for
-            their results on CIFAR; the CRL paper does not say.
+        margin: Integer >= 1, `m`. Defaults to `4`, the authors' value for their
+            results on CIFAR; the CRL paper gives none.
         base: Number >= 0. Defaults to `1000`.
         gamma: Number >= 0. Defaults to `2.5e-5`.
         power: Number >= 0. Defaults to `35`.
         minimum: Number >= 0. Defaults to `0`.
         kernel_initializer: Defaults to `"glorot_uniform"`.
         kernel_regularizer: Defaults to `None`.
-        **kwargs: Those of `keras.layers.Layer`: `name`, `dtype`. Under a mixed
-            policy, `dtype="float32"` keeps the digits of the scores.
+        **kwargs: Arguments of `keras.layers.Layer`: `name`, `dtype`. Under a
+            mixed policy, `dtype="float32"` keeps the scores precise.
 
-    The schedule is that of the authors' MNIST example at `m = 4`: `lambda` is
+    The schedule is from the authors' MNIST example with `m = 4`: `lambda` is
     421 at step 1,000, 16 at 5,000 and 0.4 at 10,000. In a shorter or longer
     training, change `gamma` in inverse proportion to the steps. If `lambda`
     falls too fast, the loss diverges. The authors then advise a smaller `gamma`
@@ -141,13 +140,13 @@ class LSoftmaxDense(MarginDense):
         training: Whether to add the scores with margin.
 
     Returns:
-        Scores `(batch, ..., units)`; in training `(batch, ..., 2 * units)`,
-        the scores with margin after the others. The largest number is always a
-        score, so accuracy is exact in training too. Metrics that use more than
-        the largest number are exact in validation only.
+        Scores `(batch, ..., units)`; in training `(batch, ..., 2 * units)`, the
+        scores followed by the scores with margin. The largest number is always
+        a score, so accuracy is exact in training too. Metrics that use more
+        than the largest number are exact in validation only.
 
     Raises:
-        TypeError, ValueError: An argument is of another type or out of its
+        TypeError, ValueError: If an argument has the wrong type or is out of
             range.
 
     Example:
@@ -196,11 +195,11 @@ class LSoftmaxDense(MarginDense):
 class ASoftmaxDense(MarginDense):
     """The last layer for A-Softmax (SphereFace): scores, with an angle margin.
 
-    `LSoftmaxDense` with every column of the kernel divided by its length: the
-    scores are `|x| * cos(t_j)`, in training and outside. The formulas are those
-    of `crl_keras.losses.sparse_a_softmax_loss`; the loss is
-    `crl_keras.losses.SparseMarginCrossEntropy(units)`; the counter, the
-    annealing and the shapes are those of `LSoftmaxDense`.
+    It is `LSoftmaxDense` with every column of the kernel divided by its length.
+    The scores are `|x| * cos(t_j)`, in training and outside. Use it with the
+    loss `crl_keras.losses.SparseMarginCrossEntropy(units)`. For the formulas
+    see `crl_keras.losses.sparse_a_softmax_loss`. The counter, the annealing and
+    the shapes are as in `LSoftmaxDense`.
 
     Args:
         units: Number of classes, integer >= 2.
@@ -208,25 +207,25 @@ class ASoftmaxDense(MarginDense):
         base: Number >= 0. Defaults to `1000`.
         gamma: Number >= 0. Defaults to `0.12`.
         power: Number >= 0. Defaults to `1`.
-        minimum: Number >= 0. Defaults to `5`: the margin never acts alone.
+        minimum: Number >= 0. Defaults to `5`: the full margin is never reached.
         kernel_initializer: Defaults to `"glorot_uniform"`.
         kernel_regularizer: Defaults to `None`.
-        **kwargs: Those of `keras.layers.Layer`: `name`, `dtype`. Under a mixed
-            policy, `dtype="float32"` keeps the digits of the scores.
+        **kwargs: Arguments of `keras.layers.Layer`: `name`, `dtype`. Under a
+            mixed policy, `dtype="float32"` keeps the scores precise.
 
-    The schedule is that of the authors' sphereface_model.prototxt, of 28,000
+    The schedule is from the authors' sphereface_model.prototxt, with 28,000
     steps: `lambda` is 77 at step 100, 8.3 at 1,000 and 5 from 1,659 on.
 
     Call arguments:
-        features: `(batch, ..., features)`, float. The layer before it should
-            be able to become negative: after a ReLU all angles are narrow.
+        features: `(batch, ..., features)`, float. The layer before should also
+            give negative values: after a ReLU all angles are narrow.
         training: Whether to add the scores with margin.
 
     Returns:
         As `LSoftmaxDense`.
 
     Raises:
-        TypeError, ValueError: An argument is of another type or out of its
+        TypeError, ValueError: If an argument has the wrong type or is out of
             range.
 
     Example:
@@ -238,9 +237,9 @@ class ASoftmaxDense(MarginDense):
         (2, 3)
         (2, 6)
 
-    Source: Liu et al., [SphereFace](https://arxiv.org/abs/1704.08063);
-    schedule after wy1iu/sphereface. Its code scales gradients by hand and
-    projects the kernel. Here they are the gradients of the formula.
+    Source: Liu et al., [SphereFace](https://arxiv.org/abs/1704.08063); schedule
+    after wy1iu/sphereface. That code scales gradients by hand and projects the
+    kernel. This layer uses the gradients of the formula.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""DCL's destruction: regions of an image change their places."""
+"""DCL's destruction: shuffles the regions of an image."""
 
 from typing import Any
 
@@ -15,42 +15,44 @@ BORDER = 10  # Pixels that the authors' code cuts off all around.
 
 @keras.saving.register_keras_serializable(package="crl_keras")
 class RegionConfusion(keras.layers.Layer):
-    r"""Puts beside every image one whose regions have changed places.
+    r"""Pairs every image with a copy whose regions are shuffled.
 
     The image is cut into $N \times N$ regions. In row $j$ each region $i$ gets
     the number $q_{ji} = i + r$ with $r$ uniform in $(-k, k)$, and the row is
-    sorted by it; then each column of the result in the same way. So every
-    region is there once, and none moves $2k$ or more along an axis.
+    sorted by these numbers. Then each column of the result is sorted in the
+    same way. So every region appears once, and no region moves $2k$ or more
+    along an axis.
 
     The paper's Eq. (3), taken literally, sorts rows and columns of the
-    *original* image at once; that is no permutation: with $N = 7$, $k = 2$ ten
-    of 49 places stay empty on average. `mode="authors"` is what the released
-    code does instead: 10 pixels are cut off all around, in every row each pair
-    of neighbours, from the left, is swapped with probability 1/2, then the rows
-    are swapped in this way as wholes, and a region's source is guessed as the
-    region of the original with the nearest mean, which is wrong for most.
+    *original* image at once. This is not a permutation: with $N = 7$, $k = 2$,
+    ten of 49 places stay empty on average. `mode="authors"` does what the
+    released code does. It cuts off 10 pixels on all sides. In every row it
+    swaps each pair of neighbours, from the left, with probability 1/2. Then it
+    swaps whole rows in the same way. As the source of a region it guesses the
+    region of the original with the nearest mean, which is wrong for most
+    regions.
 
     Args:
         regions: Integer >= 1, `N`. Defaults to `7`.
         reach: Integer >= 1, `k`. Defaults to `2`, from memory of the paper.
         mode: "exact" or "authors". Defaults to `"exact"`.
-        seed: Integer in [0, 2**31) or None, drawn then from Keras's global
+        seed: Integer in [0, 2**31), or None to draw it from Keras's global
             seed. Defaults to `None`.
-        **kwargs: Those of `keras.layers.Layer`: `name`, `dtype`.
+        **kwargs: Arguments of `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
-        images: `(batch, height, width, channels)`, float, in any scaling;
-            height and width are multiples of `regions`.
+        images: `(batch, height, width, channels)`, float, in any scaling.
+            Height and width must be multiples of `regions`.
         training: Outside of training the second image is a copy of the first.
 
     Returns:
-        `(pairs, sources)`: `(batch, 2, height, width, channels)`, the image
-        and the destroyed one, of the dtype of the images; and int32
-        `(batch, 2, N * N)`: for each region, by rows, the number of the region
-        of the original that it shows.
+        `(pairs, sources)`. The pairs, `(batch, 2, height, width, channels)`,
+        are the image and the destroyed image, in the dtype of the images. The
+        sources, int32 `(batch, 2, N * N)`, give for each region, by rows, the
+        number of the original region that it shows.
 
     Raises:
-        TypeError, ValueError: An argument is of another type or out of its
+        TypeError, ValueError: If an argument has the wrong type or is out of
             range, or the image cannot be cut into so many regions.
 
     Example:
@@ -102,7 +104,7 @@ class RegionConfusion(keras.layers.Layer):
         return pairs, ops.stack([in_order, sources], axis=1)
 
     def moved(self, images: Any, sources: Any) -> Any:
-        """Images whose regions are those of `sources`, int `(batch, N * N)`."""
+        """Images that show the regions `sources`, int `(batch, N * N)`."""
         n = self.regions
         _, height, width, channels = images.shape
         high, wide = height // n, width // n
@@ -139,7 +141,7 @@ class RegionConfusion(keras.layers.Layer):
         inner = images[:, BORDER : height - BORDER, BORDER : width - BORDER]
         n = self.regions
         size = (height - 2 * BORDER) // n * n, (width - 2 * BORDER) // n * n
-        # There each region is resized by itself, from 61 or 62 pixels to 61.
+        # The authors' code resizes each region, from 61 or 62 pixels to 61.
         inner = _resized(inner, size)
         return _resized(self.moved(inner, sources), (height, width))
 
@@ -180,8 +182,8 @@ def confused(row_draws: Any, column_draws: Any) -> Any:
     """The source of every region: rows are sorted, then columns of the result.
 
     Args:
-        row_draws, column_draws: `(batch, N, N)`, float, what is added to the
-            number of a region along its row and its column.
+        row_draws, column_draws: `(batch, N, N)`, float, added to the number of
+            a region along its row and its column.
 
     Returns:
         int32 `(batch, N * N)`.
@@ -197,12 +199,12 @@ def confused(row_draws: Any, column_draws: Any) -> Any:
 
 
 def swapped(of_rows: Any, of_all: Any) -> Any:
-    """The source of every region where neighbours are swapped, in order.
+    """The source of every region after swaps of neighbours, in order.
 
     Args:
         of_rows: bool `(batch, N, N - 1)`: whether in each row the regions at
             places m - 1 and m are swapped, m = 1, 2, and so on.
-        of_all: bool `(batch, N - 1)`, the same of whole rows.
+        of_all: bool `(batch, N - 1)`, the same for whole rows.
 
     Returns:
         int32 `(batch, N * N)`.
@@ -227,9 +229,9 @@ def swapped(of_rows: Any, of_all: Any) -> Any:
 
 
 def nearest_regions(images: Any, destroyed: Any, regions: int) -> Any:
-    """For each region of `destroyed` that of `images` with the nearest mean.
+    """For each region of `destroyed`, the region of `images` nearest in mean.
 
-    The first of equals; int32 `(batch, N * N)`.
+    Of equally near regions the first; int32 `(batch, N * N)`.
     """
     ours, theirs = _means(destroyed, regions), _means(images, regions)
     far = ops.abs(ours[:, :, None] - theirs[:, None, :])

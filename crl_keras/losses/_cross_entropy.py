@@ -1,43 +1,43 @@
-"""Cross-entropy and margin of each sample, the numbers all our losses need.
+"""Cross-entropy and margin of each sample, which all our losses need.
 
-The cross-entropy is computed by the fastest exact way of each backend:
-TensorFlow and PyTorch have fused kernels, which Keras calls; JAX has none, and
-there the formula below is compiled to fewer passes over the classes than
-Keras's own.
+Each backend computes the cross-entropy in its fastest exact way. TensorFlow and
+PyTorch have fused kernels, which Keras calls. JAX has none. There the formula
+below is compiled to fewer passes over the classes than Keras's own formula.
 """
 
 import keras
 from keras import ops
 
-# As good as -inf for a logit: its exponential is 0. But 0 times it is 0.
+# Replaces a logit of -inf: its exponential is 0, but 0 times it is 0 too.
 LOWEST = -1e38
 
 
 def dense_cross_entropy(y_true, y_pred, from_logits, axis):
     """`-sum_k y_k log p_k` along `axis`, as Keras computes it.
 
-    Other than Keras's it takes 0 for 0 times infinity: a class without label
-    may be masked by a logit of -inf. A label of a masked class gives inf.
+    Unlike Keras, it takes 0 times infinity as 0: a logit of -inf may mask a
+    class that is not the label. If the label is a masked class, the loss is
+    inf.
     """
     backend = keras.backend.backend()
     if from_logits and backend == "jax":
         shifted, log_partition, _ = _shift(y_pred, axis)
-        # The sum is 1 but for rows that are no distribution, such as the
-        # zeros that mark padding. To them we do what Keras does.
+        # The sum is 1, except for rows that are not a distribution, such as
+        # zeros that mark padding. For those we do what Keras does.
         log_partition = ops.sum(y_true, axis=axis) * log_partition
         return log_partition - _sum_of_products(y_true, shifted, y_pred, axis)
     if from_logits and backend == "torch":
         log_p = ops.log_softmax(y_pred, axis=axis)
-        # `_sum_of_products` leaves NaN out, here it comes in again. For one
-        # NaN among the logits all of log_p is; otherwise it is at most 0.
+        # `_sum_of_products` drops NaN; this adds it again. If one logit is NaN,
+        # all of log_p is NaN. Otherwise log_p is at most 0.
         nan_or_0 = log_p.detach().select(axis, 0).relu()
         nan_or_0 = ops.sum(y_true, axis=axis) * nan_or_0
         return nan_or_0 - _sum_of_products(y_true, log_p, y_pred, axis)
-    if from_logits:  # TensorFlow's kernel, which must not see -inf.
+    if from_logits:  # TensorFlow's kernel, which must not get -inf.
         cross_entropy = ops.categorical_crossentropy(
             y_true, _finite(y_pred), from_logits=True, axis=axis
         )
-        # A label of a masked class: no logits that are numbers come near it.
+        # The label is a masked class: no finite logits give such a value.
         is_masked = ops.greater(cross_entropy, 1e30)
         return cross_entropy + ops.where(is_masked, float("inf"), 0.0)
     return ops.categorical_crossentropy(y_true, y_pred, axis=axis)
@@ -46,12 +46,13 @@ def dense_cross_entropy(y_true, y_pred, from_logits, axis):
 def sparse_cross_entropy(labels, y_pred, from_logits, axis):
     """`-log p_c` along `axis`, for exact integer labels.
 
-    A label that names no class gives NaN, or an exception where the backend's
+    A label that is not a class id gives NaN, or an exception if the backend's
     kernel raises one.
     """
     if not from_logits:
-        # Keras's sparse cross-entropy clips before it renormalises on
-        # TensorFlow, and after that on the others; the dense one never does.
+        # On TensorFlow Keras's sparse cross-entropy clips before it
+        # renormalises. On other backends it clips after that, and the dense one
+        # always does.
         is_label = one_hot(labels, y_pred, axis)
         cross_entropy = dense_cross_entropy(
             ops.cast(is_label, y_pred.dtype), y_pred, from_logits, axis
@@ -59,16 +60,17 @@ def sparse_cross_entropy(labels, y_pred, from_logits, axis):
         return ops.where(
             ops.any(is_label, axis=axis), cross_entropy, float("nan")
         )
-    # What is past the end gives NaN or raises on every backend; on TensorFlow a
-    # negative label too.
+    # A label past the end gives NaN or raises on every backend. On TensorFlow a
+    # negative label does too.
     past_the_end = ops.shape(y_pred)[axis]
     backend = keras.backend.backend()
     if backend == "tensorflow":
-        # Changes none, but XLA fuses int64 labels better behind an operation.
+        # This changes no label, but XLA fuses int64 labels better after an
+        # operation.
         labels = ops.maximum(labels, -(2**31))
-    if backend == "torch":  # It would ignore this one.
+    if backend == "torch":  # PyTorch would ignore -100.
         labels = ops.where(ops.equal(labels, -100), past_the_end, labels)
-    if backend == "jax":  # They would count from the end.
+    if backend == "jax":  # Negative labels would count from the end.
         labels = ops.where(ops.less(labels, 0), past_the_end, labels)
         shifted, log_partition, _ = _shift(y_pred, axis)
         logit = ops.take_along_axis(
@@ -76,7 +78,8 @@ def sparse_cross_entropy(labels, y_pred, from_logits, axis):
         )
         return log_partition - ops.squeeze(logit, axis=axis)
     if backend == "tensorflow" and axis != len(y_pred.shape) - 1:
-        # Its kernel knows no other. The 0: a `tf.Variable` has no `ndim`.
+        # Its kernel takes the last axis only. + 0: a `tf.Variable` has no
+        # `ndim`.
         y_pred = ops.moveaxis(y_pred + 0, axis, -1)
         axis = -1
     return ops.sparse_categorical_crossentropy(
@@ -94,12 +97,12 @@ def probabilities(y_pred, from_logits, axis):
 def dense_margin(y_true, logits, axis):
     """Returns `(cross_entropy, margin, is_hard)` of every sample.
 
-    Where `is_hard`, the label is one-hot and `margin` as in `sparse_margin`;
-    elsewhere `margin` means nothing, but the cross-entropy, which is then at
-    least the entropy of the label, is exact to the last digits all the same.
+    If `is_hard`, the label is one-hot and `margin` is as in `sparse_margin`.
+    Otherwise `margin` has no meaning. The cross-entropy is then at least the
+    entropy of the label, and still exact to the last digits.
     """
-    # At most one class has more than half; if none has, the cross-entropy is
-    # at least log(2) and any reference will do.
+    # At most one class has more than half of the label. If no class has, the
+    # cross-entropy is at least log(2), and any reference logit will do.
     total = ops.sum(y_true, axis=axis)
     is_label = ops.greater(y_true, 0.5 * ops.expand_dims(total, axis))
     has_label = ops.any(is_label, axis=axis)
@@ -111,7 +114,7 @@ def dense_margin(y_true, logits, axis):
     rest = -_sum_of_products(y_true, difference, logits, axis)
     log_partition = ops.where(has_label, ops.softplus(margin), margin)
     cross_entropy = total * log_partition + rest
-    # By the label, not by `rest`, which is 0 for equal logits too.
+    # Tests the label, not `rest`, which is 0 for equal logits too.
     is_0 = ops.logical_or(is_label, ops.equal(y_true, 0.0))
     is_hard = ops.logical_and(ops.equal(total, 1.0), ops.all(is_0, axis=axis))
     is_hard = ops.logical_and(is_hard, has_label)
@@ -119,25 +122,25 @@ def dense_margin(y_true, logits, axis):
 
 
 def sparse_margin(labels, logits, axis):
-    """`logsumexp_{k != c} x_k - x_c`; NaN for a label that names no class."""
+    """`logsumexp_{k != c} x_k - x_c`; NaN if the label is no class id."""
     is_label = one_hot(labels, logits, axis)
     logit = ops.sum(ops.where(is_label, logits, 0.0), axis=axis, keepdims=True)
-    # The difference comes first: at logits of 1e4 it would lose its digits.
+    # Subtract first: a later difference of logits of 1e4 would lose digits.
     margin = _logsumexp(ops.where(is_label, LOWEST, logits - logit), axis)
     return ops.where(ops.any(is_label, axis=axis), margin, float("nan"))
 
 
 def _sum_of_products(y_true, x, logits, axis):
-    """`sum_k y_k x_k`; where a logit is -inf and `y_k` 0, `x_k` may be -inf."""
+    """`sum_k y_k x_k`; if a logit is -inf and `y_k` is 0, `x_k` may be -inf."""
     if keras.backend.backend() == "torch":
-        # The gradient of a plain sum is right here, its value alone is not. So
-        # the value is put in its place, in two passes over the classes; `where`
-        # takes six. NaN of other causes comes in again by the logsumexp.
+        # The gradient of a plain sum is right here, but its value is not. So
+        # the right value is copied into it, in two passes over the classes;
+        # `where` takes six. NaN of other causes returns through the logsumexp.
         products = y_true * x
         result = ops.sum(products, axis=axis)
         result.detach().copy_(products.detach().nansum(axis))
         return result
-    # By the logits, not by x: compilers compute it again rather than keep it.
+    # Tests the logits, not x: compilers would compute x again, not keep it.
     is_masked = ops.logical_and(
         ops.equal(y_true, 0.0), ops.equal(logits, -float("inf"))
     )
@@ -145,10 +148,10 @@ def _sum_of_products(y_true, x, logits, axis):
 
 
 def _finite(logits):
-    """`logits`, of which -inf becomes LOWEST; the gradient goes through.
+    """`logits` with LOWEST in place of -inf; the gradient does not change.
 
-    Where it would stop, it is 0 already: of a class that has no probability
-    and no label. To compute it with `where` would take a pass.
+    For a replaced logit the gradient is already 0: the class has no probability
+    and is not the label. Computing it with `where` would take another pass.
     """
 
     @ops.custom_gradient
@@ -159,7 +162,7 @@ def _finite(logits):
 
 
 def _shift(logits, axis):
-    """Logits less their maximum, log of the sum of their exponentials, and it.
+    """Logits minus maximum, log of the sum of their exponentials, and maximum.
 
     Without the shift, logits of 1e4 would leave 3 digits of a difference.
     """
@@ -179,7 +182,7 @@ def _logsumexp(x, axis):
 
 
 def one_hot(labels, logits, axis):
-    """True where a class is the label; all False for one that names none."""
+    """True for the class of the label; all False if it is no class id."""
     shape = [1] * len(logits.shape)
     shape[axis] = ops.shape(logits)[axis]
     classes = ops.arange(shape[axis], dtype=labels.dtype)

@@ -1,8 +1,8 @@
 """The two forms of every loss: one-hot or soft labels, and integer labels.
 
-A loss says in a `PerSample` what it computes from labels that fit and
-predictions in float32 or better. What is the same for all of them, the checks,
-smoothing, ignored samples, dtypes and Keras tensors, stands around it.
+A loss defines in a `PerSample` what it computes from checked labels and
+predictions in float32 or better. The functions here add what all losses share:
+checks, smoothing, ignored samples, dtypes and Keras tensors.
 """
 
 import keras
@@ -15,7 +15,7 @@ from crl_keras.losses._functional import has_keras_tensors
 
 
 class PerSample:
-    """What a loss computes of each sample, and its parameters, checked.
+    """What a loss computes for each sample, and its checked parameters.
 
     `dense` and `sparse` are functions `(labels, y_pred, from_logits, axis)`.
     """
@@ -51,7 +51,7 @@ def dense_losses(
 ):
     """The losses of samples with probabilities as labels.
 
-    `loss` is a `PerSample`, and `function` the public one that is called here.
+    `loss` is a `PerSample`, and `function` the public function that calls this.
     """
     options = _validation.check_options(
         from_logits=from_logits, label_smoothing=label_smoothing, axis=axis
@@ -80,9 +80,9 @@ def dense_losses(
 def sparse_losses(
     function, loss, y_true, y_pred, from_logits, ignore_class, axis
 ):
-    """The losses of samples with a class id; 0 where it is `ignore_class`.
+    """The losses of samples with a class id; 0 for `ignore_class`.
 
-    `loss` is a `PerSample`, and `function` the public one that is called here.
+    `loss` is a `PerSample`, and `function` the public function that calls this.
     """
     options = _validation.check_options(
         from_logits=from_logits, ignore_class=ignore_class, axis=axis
@@ -100,8 +100,8 @@ def sparse_losses(
     if ignore_class is not None:
         ignored = ops.equal(labels, ignore_class)
         labels = ops.where(ignored, 0, labels)
-        # Not only the loss: an infinite logit would make 0 * inf = NaN of the
-        # gradient.
+        # Setting only the loss to 0 is not enough: with an infinite logit the
+        # gradient would be 0 * inf = NaN.
         y_pred = ops.where(ops.expand_dims(ignored, axis), 0.5, y_pred)
     losses = _of_any(loss.sparse, labels, y_pred, from_logits, axis)
     if ignore_class is not None:
@@ -110,7 +110,7 @@ def sparse_losses(
 
 
 def at_least_float32(x):
-    """`x` as it is computed with, and the dtype that the result has."""
+    """`x` in the dtype for computing, and the dtype of the result."""
     dtype = keras.backend.standardize_dtype(x.dtype)
     if not keras.backend.is_float_dtype(dtype):
         dtype = "float32"
@@ -122,7 +122,7 @@ def _tensor(x):
 
 
 def _of_any(function, labels, y_pred, from_logits, axis):
-    """`function`, of an empty batch too, whose maximum no backend knows."""
+    """Calls `function`, except for an empty batch, which has no maximum."""
     if 0 in y_pred.shape:
         return ops.sum(y_pred, axis=axis)
     return function(labels, y_pred, from_logits, axis)

@@ -9,8 +9,8 @@ import keras
 class LossOperation(keras.Operation):
     """A loss, object or function, as one operation of a functional model.
 
-    The losses look at shapes, which a Keras tensor need not know: so they run
-    when the model is called, on the numbers.
+    The losses need shapes that a Keras tensor may not have. So they run on the
+    numbers, when the model is called.
     """
 
     def __init__(self, loss, name=None):
@@ -30,9 +30,9 @@ class LossOperation(keras.Operation):
 
 
 class BatchLoss(keras.losses.Loss):
-    """Base of the losses: a call takes numbers and Keras tensors alike.
+    """Base class of the losses: a call takes numbers or Keras tensors.
 
-    A subclass says in `of_batch` what the loss of a batch of numbers is.
+    A subclass computes the loss of a batch of numbers in `of_batch`.
     """
 
     def __call__(

@@ -1,8 +1,8 @@
-"""What stands between the losses of samples and the number that is minimised.
+"""From the losses of samples to the number that is minimised.
 
-`keras.losses.Loss` casts labels to the dtype of the loss before anything looks
-at them, which turns class 999 into 1000 under bfloat16. `PerSampleLoss` keeps
-the labels as they are and leaves masks, weights and reduction to Keras.
+`keras.losses.Loss` first casts labels to the dtype of the loss, which turns
+class 999 into 1000 under bfloat16. `PerSampleLoss` keeps the labels as they are
+and leaves masks, weights and reduction to Keras.
 """
 
 from typing import Any
@@ -24,11 +24,11 @@ class Reduction(keras.losses.Loss):
 
 
 class PerSampleLoss(BatchLoss):
-    """Base of the losses: `call` returns one value a sample.
+    """Base class of the losses: `call` returns one value per sample.
 
-    A subclass names the `function` of these values. All that is given beside
-    Keras's arguments is handed to it, kept as attributes, and in the config.
-    Unlike the base class of Keras this one leaves `y_true` as it is.
+    A subclass sets `function`, which computes these values. All arguments
+    besides Keras's are passed to `function`, kept as attributes, and saved in
+    the config. Unlike Keras's base class, this one does not change `y_true`.
     """
 
     function: Any
@@ -54,9 +54,9 @@ class PerSampleLoss(BatchLoss):
             losses *= self._share_kept(kept, y_pred, sample_weight)
         elif self._is_plain_mean(losses, y_pred, sample_weight):
             if self.dtype == "float64":
-                return losses.mean()  # Keras's is of float32.
+                return losses.mean()  # Keras's gives float32.
             return ops.mean(losses)
-        self._reduce.reduction = self.reduction  # As set by now.
+        self._reduce.reduction = self.reduction  # It may have changed.
         losses = self._reduce(losses, y_pred, sample_weight)
         return ops.cast(losses, self.dtype)
 
@@ -68,16 +68,16 @@ class PerSampleLoss(BatchLoss):
         return {**config, **self._arguments()}
 
     def kept(self, y_true, y_pred):
-        """True where a sample counts, or None where all do."""
+        """True for samples that count, or None if all samples count."""
         return None
 
     def _arguments(self):
         return {name: getattr(self, name) for name in self._names}
 
     def _like(self, losses, sample_weight):
-        """Weights in the shape of the losses, where a mean divides by them.
+        """Weights in the shape of the losses, if a mean divides by them.
 
-        Keras divides by their sum before they are broadcast.
+        Keras divides by the sum of the weights before it broadcasts them.
         """
         if sample_weight is None or self.reduction != "mean_with_sample_weight":
             return sample_weight
@@ -85,7 +85,7 @@ class PerSampleLoss(BatchLoss):
         return ops.reshape(weights, ops.shape(losses))
 
     def _share_kept(self, kept, y_pred, sample_weight):
-        """The factor from Keras's mean over all to the mean over the kept."""
+        """The factor from Keras's mean over all to the mean over `kept`."""
         if self.reduction != "mean_with_sample_weight":
             sample_weight = None
         kept = ops.cast(kept, self._each.dtype)
@@ -93,9 +93,9 @@ class PerSampleLoss(BatchLoss):
         return ops.divide_no_nan(ops.sum(weights), ops.sum(weights * kept))
 
     def _is_plain_mean(self, losses, y_pred, sample_weight):
-        # PyTorch runs eagerly, and there Keras's general reduction takes
-        # longer than the loss of a small batch. TensorFlow must go through it
-        # (it scales for `tf.distribute`), under JAX it is compiled away.
+        # PyTorch runs eagerly, and there Keras's general reduction takes longer
+        # than the loss of a small batch. TensorFlow must use that reduction (it
+        # scales for `tf.distribute`). JAX compiles it away.
         return (
             keras.backend.backend() == "torch"
             and self.reduction in MEANS
@@ -106,10 +106,10 @@ class PerSampleLoss(BatchLoss):
 
 
 class FormLoss(PerSampleLoss):
-    """Base of the two forms of a loss.
+    """Base class of the two forms of a loss.
 
-    `loss` is the `PerSample` of the loss: its parameters, checked. `value` is
-    that of the `option` that the form has and the other has not.
+    `loss` is the `PerSample` of the loss, with checked parameters. `value` is
+    the value of `option`, an argument that only this form has.
     """
 
     option: str
@@ -121,13 +121,13 @@ class FormLoss(PerSampleLoss):
 
 
 class DenseLoss(FormLoss):
-    """Base of the losses for one-hot or soft labels."""
+    """Base class of the losses for one-hot or soft labels."""
 
     option = "label_smoothing"
 
 
 class SparseLoss(FormLoss):
-    """Base of the losses for integer labels."""
+    """Base class of the losses for integer labels."""
 
     option = "ignore_class"
 

@@ -1,9 +1,9 @@
 """Checks of arguments, labels and shapes, shared by all losses.
 
 Values of arguments are checked when a loss is made, shapes when it is called.
-Label values are never looked at here: under `jax.jit` or `tf.function` they are
-not known, so `_cross_entropy` turns a label that names no class into NaN or an
-exception instead.
+Label values are never checked here, because they are unknown under `jax.jit` or
+`tf.function`. Instead, `_cross_entropy` turns a label that is not a class id
+into NaN or an exception.
 """
 
 import math
@@ -14,12 +14,12 @@ from typing import Any
 import keras
 from keras import ops
 
-# Not -1: that is a common `ignore_class`, and a NaN label is not "ignore me".
+# Not -1: it is a common `ignore_class`, and a NaN label must not be ignored.
 NO_CLASS = -(2**31)
 
 
 def check_number(name, value, expected):
-    """Returns `value` as a float, or raises naming the argument."""
+    """Returns `value` as a float; an error names the argument."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(
             f"`{name}` must be {expected}. "
@@ -35,7 +35,7 @@ def check_number(name, value, expected):
 
 
 def check_at_least_0(name, value):
-    """Returns `value` as a float, or raises naming the argument."""
+    """Returns `value` as a float; an error names the argument."""
     value = check_number(name, value, "a finite number >= 0")
     if value < 0:
         raise ValueError(f"`{name}` must be >= 0. Received: {name}={value}")
@@ -63,9 +63,9 @@ def check_choice(name, value, choices):
 
 
 def check_alpha_beta(alpha, beta):
-    """Returns `(alpha, beta)` as floats, or raises naming the argument.
+    """Returns `(alpha, beta)` as floats; an error names the argument.
 
-    Admissible are `alpha >= 0` and `alpha + beta >= 0`, both finite: then the
+    Both must be finite, with `alpha >= 0` and `alpha + beta >= 0`. Then the
     weight `1 + beta * p / (alpha + 1 - p)` of a sample is never negative.
     """
     alpha = check_at_least_0("alpha", alpha)
@@ -100,7 +100,7 @@ def check_axis(axis):
 
 
 def check_from_logits(from_logits):
-    # A number here is an argument of another loss, in the wrong place.
+    # A number here is a positional argument meant for another loss.
     if from_logits not in (True, False):
         raise TypeError(
             "`from_logits` must be True or False. Received: "
@@ -118,8 +118,8 @@ def check_ignore_class(ignore_class):
             f"ignore_class={ignore_class!r} of type "
             f"{type(ignore_class).__name__}"
         )
-    number: Any = ignore_class  # To a type checker a Real has no order.
-    # NO_CLASS itself is what labels become that are no integers.
+    number: Any = ignore_class  # Type checkers cannot compare a Real.
+    # NO_CLASS is excluded: labels that are not integers become NO_CLASS.
     in_range = NO_CLASS < number < 2**31
     if not in_range or int(number) != number:
         raise ValueError(
@@ -130,7 +130,7 @@ def check_ignore_class(ignore_class):
 
 
 def check_options(**options):
-    """Returns those of the arguments that many losses share, checked."""
+    """Checks arguments that many losses share, and returns them."""
     checks = {
         "from_logits": check_from_logits,
         "label_smoothing": check_label_smoothing,
@@ -159,7 +159,7 @@ def class_axis(y_pred, axis):
 
 
 def static_shape(x):
-    """The shape as a tuple with None for what is unknown, or None."""
+    """The shape as a tuple, None for unknown sizes; None if all is unknown."""
     try:
         return tuple(x.shape)
     except ValueError:  # TensorFlow: the rank itself is unknown.
@@ -176,7 +176,7 @@ def fits(shape, expected):
 def check_dense_labels(y_true, y_pred, axis, function, label_smoothing=0.0):
     """Raises unless `y_true` holds one probability per class of `y_pred`.
 
-    `function` is the one that is called.
+    `function` is the public function that is called.
     """
     shape, expected = static_shape(y_true), tuple(y_pred.shape)
     if shape is None or fits(shape, expected):
@@ -199,7 +199,7 @@ def check_dense_labels(y_true, y_pred, axis, function, label_smoothing=0.0):
 def check_sparse_labels(y_true, y_pred, axis, function=None):
     """Raises unless `y_true` holds one class id per sample of `y_pred`.
 
-    `function` is the one that is called, if it is a loss.
+    `function` is the public function that is called, if it is a loss.
     """
     shape, y_pred_shape = static_shape(y_true), tuple(y_pred.shape)
     expected, with_one = _sparse_shapes(y_pred_shape, axis)
@@ -220,13 +220,13 @@ def check_sparse_labels(y_true, y_pred, axis, function=None):
 
 
 def _sparse_shapes(shape, axis):
-    """The two shapes of integer labels beside predictions of `shape`."""
+    """The two shapes of integer labels for predictions of `shape`."""
     before, after = shape[:axis], shape[axis + 1 :]
     return before + after, (*before, 1, *after)
 
 
 def _twin(function, otherwise):
-    """How an error names the loss for the other form of the labels."""
+    """The name in errors of the loss for the other form of the labels."""
     name = getattr(function, "__name__", "")
     twin = f"sparse_{name}"
     if name.startswith("sparse_"):
@@ -247,7 +247,7 @@ def integer_labels(y_true, y_pred, axis):
     shape = static_shape(y_true)
     expected, with_one = _sparse_shapes(tuple(y_pred.shape), axis)
     if shape is None or (shape != expected and fits(shape, with_one)):
-        # (N, 1) beside (N,) would broadcast to (N, N).
+        # (N, 1) and (N,) would broadcast to (N, N).
         target = ops.shape(y_pred)
         y_true = ops.reshape(y_true, target[:axis] + target[axis + 1 :])
     return _to_integers(y_true)
@@ -258,7 +258,7 @@ def _to_integers(y_true):
     if dtype == "int64":
         return y_true
     if dtype in ("uint32", "uint64"):
-        # int32 would make class 0 of 2**32, and JAX has no int64 by default.
+        # int32 would turn 2**32 into class 0, and JAX has no int64 by default.
         if keras.backend.backend() != "jax":
             return ops.cast(y_true, "int64")
         fits_int32 = ops.less_equal(y_true, ops.cast(2**31 - 1, dtype))

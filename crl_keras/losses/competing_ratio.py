@@ -12,8 +12,9 @@ from crl_keras.losses import _validation
 from crl_keras.losses._reduction import DenseLoss
 from crl_keras.losses._reduction import SparseLoss
 
-# Below it, `alpha + 1 - p` is computed from the margin: float32 knows 1 - p of
-# a confident sample only to 6e-8, which its logarithm would magnify.
+# For a smaller alpha, `alpha + 1 - p` is computed from the margin. For a
+# confident sample float32 holds 1 - p only to 6e-8, and the logarithm would
+# magnify this error.
 SMALL_ALPHA = 0.1
 
 
@@ -39,30 +40,31 @@ def competing_ratio_loss(
 
     For a one-hot label `exp(-ce)` is `p_c`, the probability of the correct
     class, and `alpha + 1 - p_c` is `alpha` plus the probability of all classes
-    that compete with it. The gradient in the logits is that of the
-    cross-entropy, `p - y`, times `1 + beta * e / (alpha + 1 - e)` with
-    `e = exp(-ce)`. `beta=0` is Keras's cross-entropy, and `alpha=0, beta=1` is
-    the negative log likelihood ratio (NLLR).
+    that compete with it. The gradient with respect to the logits is the
+    gradient of cross-entropy, `p - y`, times `1 + beta * e / (alpha + 1 - e)`
+    with `e = exp(-ce)`. `beta=0` is Keras's cross-entropy, and
+    `alpha=0, beta=1` is the negative log likelihood ratio (NLLR).
 
     Args:
-        y_true: One-hot or soft labels, of the shape of `y_pred`; a float,
-            integer or bool dtype. Each must sum to 1 along `axis`. The loss
-            does not check this: give rows of zeros that are padding a
+        y_true: One-hot or soft labels with the shape of `y_pred`; float,
+            integer or bool. Each label must sum to 1 along `axis`. The loss
+            does not check this. If rows of zeros mark padding, give them a
             `sample_weight` of 0.
-        y_pred: Logits or probabilities, `(..., classes)`, or the classes along
-            `axis`; at least 2 classes. 16-bit floats are computed in float32.
+        y_pred: Logits or probabilities, `(..., classes)`, or with the classes
+            along `axis`; at least 2 classes. For 16-bit floats the loss is
+            computed in float32.
         alpha: Finite number >= 0, by default 1.5 as in the paper. For
             `alpha >= 1` and `beta >= 0`, the loss of a one-hot label is >= 0.
             For `alpha=0` it has no lower bound.
         beta: Finite number, `alpha + beta >= 0`, by default 1 as in the paper.
             If positive, confident samples weigh more than under cross-entropy.
             If negative, they weigh less.
-        from_logits: Whether `y_pred` holds logits. Prefer logits.
-            Probabilities are renormalised and clipped to
-            `[epsilon, 1 - epsilon]` as in Keras (`keras.config.epsilon()`,
-            1e-7). Samples outside of this range then have no gradient, unless
-            TensorFlow finds the softmax that made them.
-        label_smoothing: Number in [0, 1], by default 0: the labels become
+        from_logits: Whether `y_pred` holds logits. Prefer logits. Probabilities
+            are renormalised and clipped to `[epsilon, 1 - epsilon]` as in Keras
+            (`keras.config.epsilon()`, 1e-7). Samples outside this range have no
+            gradient, unless Keras on TensorFlow finds the softmax that made
+            them.
+        label_smoothing: Number in [0, 1], by default 0. The labels become
             `y * (1 - label_smoothing) + label_smoothing / classes`.
         axis: The axis of the classes, by default the last.
 
@@ -71,9 +73,9 @@ def competing_ratio_loss(
         dtype of `y_pred`; natural logarithm.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or outside its
-            range, or the shapes do not fit. Integer labels do not fit: use
-            `sparse_competing_ratio_loss` for them.
+        TypeError, ValueError: If an argument has the wrong type or is out of
+            range, or the shapes do not match. For integer labels use
+            `sparse_competing_ratio_loss`.
 
     Example:
 
@@ -115,24 +117,24 @@ def sparse_competing_ratio_loss(
     CRL = -log(p_c) + beta * log(alpha + 1 - p_c)
     ```
 
-    This is the same number as that of `competing_ratio_loss` for the one-hot
-    label.
+    `competing_ratio_loss` gives the same number for the one-hot label.
 
     Args:
-        y_true: Class ids 0 to classes - 1, of the shape of `y_pred` without
-            its class axis, or with 1 there: `(N,)` or `(N, 1)` beside
-            `(N, classes)`. Any integer dtype, or floats that hold integers. A
-            label that names no class gives NaN, or an exception where the
-            kernel of the backend raises one.
-        y_pred: Logits or probabilities, `(..., classes)`, or the classes along
-            `axis`; at least 2 classes. 16-bit floats are computed in float32.
+        y_true: Class ids 0 to classes - 1, shaped like `y_pred` with the class
+            axis removed or set to 1: `(N,)` or `(N, 1)` for `(N, classes)`. Any
+            integer dtype, or floats that hold integers. A label that is not a
+            class id gives NaN, or an exception if the backend's kernel raises
+            one.
+        y_pred: Logits or probabilities, `(..., classes)`, or with the classes
+            along `axis`; at least 2 classes. For 16-bit floats the loss is
+            computed in float32.
         alpha: Finite number >= 0, by default 1.5 as in the paper.
         beta: Finite number, `alpha + beta >= 0`, by default 1 as in the paper.
         from_logits: Whether `y_pred` holds logits. Prefer logits: see
             `competing_ratio_loss`.
         ignore_class: Integer or None (default). Samples with this label have
-            loss 0 and gradient 0 for every prediction. It need not be a class;
-            -1 and 255 are common.
+            loss 0 and gradient 0 for every prediction. It can be any integer,
+            also outside the class ids; -1 and 255 are common.
         axis: The axis of the classes, by default the last.
 
     Returns:
@@ -140,8 +142,8 @@ def sparse_competing_ratio_loss(
         dtype of `y_pred`; natural logarithm.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or outside its
-            range, or the shapes do not fit.
+        TypeError, ValueError: If an argument has the wrong type or is out of
+            range, or the shapes do not match.
 
     Example:
 
@@ -174,8 +176,8 @@ def _competing_ratio(alpha, beta):
         cross_entropy, margin, is_hard = _cross_entropy.dense_margin(
             y_true, y_pred, axis
         )
-        # The inner `where` keeps log(0) out of the gradient, and `maximum` that
-        # of a label of zeros: it is padding, and has a weight of 0.
+        # The inner `where` keeps log(0) out of the gradient. `maximum` does the
+        # same for a label of zeros, which is padding and has a weight of 0.
         soft = ops.where(is_hard, 1.0, cross_entropy)
         soft = ops.maximum(-ops.expm1(-soft), 1e-30)
         log_competing = ops.where(
@@ -195,24 +197,25 @@ def _competing_ratio(alpha, beta):
 
 
 def _from_cross_entropy(cross_entropy, alpha, beta):
-    """phi of the cross-entropy: Eq. (11), for labels of any kind."""
+    """The loss as a function of the cross-entropy, Eq. (11), for any labels."""
     if beta == 0:
         return cross_entropy
     if alpha < SMALL_ALPHA:
-        # Only from probabilities, which know 1 - p to no better than this.
+        # Only probabilities come here. They hold 1 - p no more precisely than
+        # this.
         competing = ops.maximum(
             -ops.expm1(-cross_entropy), keras.backend.epsilon()
         )
         return cross_entropy + beta * ops.log(alpha + competing)
-    # log(alpha + 1 - p), exact where p is near 1, at alpha = 1 too, where the
-    # loss of a confident sample tends to 0.
+    # log(alpha + 1 - p), exact if p is near 1. It is exact at alpha = 1 too,
+    # where the loss of a confident sample tends to 0.
     log_term = ops.log1p((alpha - 1.0) - ops.expm1(-cross_entropy))
-    # PyTorch runs eagerly: in a small batch each operation counts.
+    # PyTorch runs eagerly: in a small batch each operation costs time.
     return cross_entropy + (log_term if beta == 1 else beta * log_term)
 
 
 def _from_log_competing(cross_entropy, log_competing, alpha, beta):
-    """phi of the cross-entropy, given log(1 - p) too, for a small alpha."""
+    """The same function, from log(1 - p) too, for a small alpha."""
     if alpha:
         log_competing = ops.logaddexp(math.log(alpha), log_competing)
     return cross_entropy + beta * log_competing
@@ -223,7 +226,7 @@ class CompetingRatioLoss(DenseLoss):
     """The Competing Ratio Loss (CRL) for one-hot or soft labels.
 
     Use it in place of `keras.losses.CategoricalCrossentropy`. With the
-    cross-entropy `ce` of a sample, between its label and the softmax of its
+    cross-entropy `ce` between the label of a sample and the softmax of its
     logits:
 
     ```
@@ -245,17 +248,17 @@ class CompetingRatioLoss(DenseLoss):
         reduction: `"sum_over_batch_size"` (default), `"mean"`, `"sum"`,
             `"mean_with_sample_weight"`, `"none"` or None, as in Keras.
         name: Name of the loss.
-        dtype: Dtype in which predictions reach the loss and the result is
-            returned, by default `keras.config.floatx()`. The loss itself is
-            computed in float32 or better.
+        dtype: Predictions are cast to this dtype, and the result has it; by
+            default `keras.config.floatx()`. The loss itself is computed in
+            float32 or better.
 
     Call it with `y_true` and `y_pred`, both `(batch, ..., classes)`, and
     optionally `sample_weight`. It returns a scalar, or one value for each
     sample if `reduction` is None.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or outside its
-            range; when called, if the shapes do not fit.
+        TypeError, ValueError: If an argument has the wrong type or is out of
+            range; when called, if the shapes do not match.
 
     Example:
 
@@ -265,7 +268,7 @@ class CompetingRatioLoss(DenseLoss):
         >>> print(f"{float(loss(y_true, logits)):.4f}")
         2.6242
 
-        Keras finds only its own losses by a string. To name this one:
+        Keras finds only its own losses by a string. To get this loss by name:
 
         >>> config = {"alpha": 2.0, "from_logits": True}
         >>> name = "crl_keras>CompetingRatioLoss"
@@ -309,8 +312,8 @@ class SparseCompetingRatioLoss(SparseLoss):
     ```
 
     Unlike Keras's loss, it keeps labels exact under every `dtype`, takes any
-    `axis` on every backend, and never gives a number for a label that names no
-    class.
+    `axis` on every backend, and never gives a number for a label that is not a
+    class id.
 
     Args:
         alpha: Finite number >= 0, by default 1.5 as in the paper.
@@ -319,24 +322,25 @@ class SparseCompetingRatioLoss(SparseLoss):
             likelihood ratio (NLLR).
         from_logits: Whether the model ends in logits (recommended) or in
             probabilities (the default, as in Keras).
-        ignore_class: Integer or None (default). Samples with this label
-            contribute nothing, and a mean is over the others.
+        ignore_class: Integer or None (default). Samples with this label have
+            loss 0, and a mean is taken over the other samples.
         axis: The axis of the classes, by default the last.
         reduction: `"sum_over_batch_size"` (default), `"mean"`, `"sum"`,
             `"mean_with_sample_weight"`, `"none"` or None, as in Keras.
         name: Name of the loss.
-        dtype: Dtype in which predictions reach the loss and the result is
-            returned, by default `keras.config.floatx()`. The loss itself is
-            computed in float32 or better.
+        dtype: Predictions are cast to this dtype, and the result has it; by
+            default `keras.config.floatx()`. The loss itself is computed in
+            float32 or better.
 
-    Called with `y_true`, `(batch, ...)` or `(batch, ..., 1)`, `y_pred`,
-    `(batch, ..., classes)`, and optionally `sample_weight`, it returns a
-    scalar, or one value a sample where `reduction` is None.
+    Call it with `y_true`, `(batch, ...)` or `(batch, ..., 1)`, `y_pred`,
+    `(batch, ..., classes)`, and optionally `sample_weight`. It returns a
+    scalar, or one value for each sample if `reduction` is None.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or outside its
-            range (there is no `label_smoothing`: that needs one-hot labels and
-            `CompetingRatioLoss`); when called, if the shapes do not fit.
+        TypeError, ValueError: If an argument has the wrong type or is out of
+            range; when called, if the shapes do not match. There is no
+            `label_smoothing`: it needs one-hot labels, so use
+            `CompetingRatioLoss`.
 
     Example:
 

@@ -33,7 +33,7 @@ def dual_cross_entropy(
     ```
 
     For a one-hot label of class `c` the second sum is over the classes that
-    compete with it. The gradient in the logits is
+    compete with it. The gradient with respect to the logits is
     `p - y + beta * (w - p * sum(w))` with
     `w_k = (1 - y_k) * p_k / (alpha + p_k)`. If the competing classes have
     little probability, it is about `-(1 - p_c) * (1 + beta / alpha)` in the
@@ -41,30 +41,30 @@ def dual_cross_entropy(
 
     The competing ratio loss takes the logarithm of the *sum* of the competing
     probabilities. This loss takes the sum of their logarithms. For two classes
-    and hard labels both are the same. For a soft label this loss is not lowest
-    at `p = y`.
+    and hard labels both losses are the same. For a soft label this loss is not
+    lowest at `p = y`.
 
-    We did not have the text of the paper. The formula and the defaults are
-    those of a public implementation, and not verified otherwise.
+    We did not have the text of the paper. The formula and the defaults are from
+    a public implementation, and not verified otherwise.
 
     Args:
-        y_true: One-hot or soft labels, of the shape of `y_pred`.
-        y_pred: Logits or probabilities, `(..., classes)`, or the classes along
-            `axis`.
+        y_true: One-hot or soft labels with the shape of `y_pred`.
+        y_pred: Logits or probabilities, `(..., classes)`, or with the classes
+            along `axis`.
         alpha: Finite number > 0, by default 1 (not verified).
         beta: Finite number >= 0, by default 4.5 (not verified); 0 is
             cross-entropy.
 
-    `from_logits`, `label_smoothing` and `axis` are those of
-    `competing_ratio_loss`, and so are the shapes and dtypes.
+    `from_logits`, `label_smoothing`, `axis`, shapes and dtypes are as in
+    `competing_ratio_loss`.
 
     Returns:
         The loss of each sample, the shape of `y_pred` without `axis`, in
         the dtype of `y_pred`; natural logarithm.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or outside its
-            range, or the shapes do not fit.
+        TypeError, ValueError: If an argument has the wrong type or is out of
+            range, or the shapes do not match.
 
     Example:
 
@@ -77,8 +77,7 @@ def dual_cross_entropy(
     Reference:
         Li et al., "Dual Cross-Entropy Loss for Small-Sample Fine-Grained
         Vehicle Classification", IEEE Transactions on Vehicular Technology
-        68(5), 2019. The paper on CRL compares with it and gives no alpha and
-        beta.
+        68(5), 2019. The CRL paper compares with it but gives no alpha and beta.
     """
     loss = _dual(alpha, beta)
     options = from_logits, label_smoothing, axis
@@ -106,28 +105,28 @@ def sparse_dual_cross_entropy(
     DCE = -log(p_c) + beta * sum_{k != c} log(alpha + p_k)
     ```
 
-    This is the same number as that of `dual_cross_entropy` for the one-hot
-    label. The formula and the defaults are not verified in the paper itself.
+    `dual_cross_entropy` gives the same number for the one-hot label. We did not
+    verify the formula and the defaults in the paper itself.
 
     Args:
-        y_true: Class ids 0 to classes - 1, of the shape of `y_pred` without
-            its class axis, or with 1 there.
-        y_pred: Logits or probabilities, `(..., classes)`, or the classes along
-            `axis`.
+        y_true: Class ids 0 to classes - 1, shaped like `y_pred` with the class
+            axis removed or set to 1.
+        y_pred: Logits or probabilities, `(..., classes)`, or with the classes
+            along `axis`.
         alpha: Finite number > 0, by default 1 (not verified).
         beta: Finite number >= 0, by default 4.5 (not verified); 0 is
             cross-entropy.
 
-    `from_logits`, `ignore_class` and `axis` are those of
-    `sparse_competing_ratio_loss`, and so are the shapes and dtypes.
+    `from_logits`, `ignore_class`, `axis`, shapes and dtypes are as in
+    `sparse_competing_ratio_loss`.
 
     Returns:
         The loss of each sample, the shape of `y_pred` without `axis`, in
         the dtype of `y_pred`; natural logarithm.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or outside its
-            range, or the shapes do not fit.
+        TypeError, ValueError: If an argument has the wrong type or is out of
+            range, or the shapes do not match.
 
     Example:
 
@@ -139,8 +138,7 @@ def sparse_dual_cross_entropy(
     Reference:
         Li et al., "Dual Cross-Entropy Loss for Small-Sample Fine-Grained
         Vehicle Classification", IEEE Transactions on Vehicular Technology
-        68(5), 2019. The paper on CRL compares with it and gives no alpha and
-        beta.
+        68(5), 2019. The CRL paper compares with it but gives no alpha and beta.
     """
     loss = _dual(alpha, beta)
     options = from_logits, ignore_class, axis
@@ -196,12 +194,12 @@ class DualCrossEntropy(DenseLoss):
         beta: Finite number >= 0, by default 4.5 (not verified); 0 is
             cross-entropy.
 
-    `from_logits`, `label_smoothing`, `axis`, `reduction`, `name` and `dtype`
-    are those of `CompetingRatioLoss`, and it is called like it.
+    `from_logits`, `label_smoothing`, `axis`, `reduction`, `name`, `dtype` and
+    the call are as in `CompetingRatioLoss`.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or outside its
-            range; when called, if the shapes do not fit.
+        TypeError, ValueError: If an argument has the wrong type or is out of
+            range; when called, if the shapes do not match.
 
     Example:
 
@@ -253,12 +251,12 @@ class SparseDualCrossEntropy(SparseLoss):
         beta: Finite number >= 0, by default 4.5 (not verified); 0 is
             cross-entropy.
 
-    `from_logits`, `ignore_class`, `axis`, `reduction`, `name` and `dtype`
-    are those of `SparseCompetingRatioLoss`, and it is called like it.
+    `from_logits`, `ignore_class`, `axis`, `reduction`, `name`, `dtype` and the
+    call are as in `SparseCompetingRatioLoss`.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or outside its
-            range; when called, if the shapes do not fit.
+        TypeError, ValueError: If an argument has the wrong type or is out of
+            range; when called, if the shapes do not match.
 
     Example:
 

@@ -30,37 +30,37 @@ def focal_loss(
     ```
 
     For a one-hot label `exp(-ce)` is `p_c`, the probability of the correct
-    class, and this is `-(1 - p_c) ** gamma * log(p_c)`. The gradient in the
-    logits is that of the cross-entropy, `p - y`, times
+    class, and this is `-(1 - p_c) ** gamma * log(p_c)`. The gradient with
+    respect to the logits is the gradient of cross-entropy, `p - y`, times
     `(1 - e) ** (gamma - 1) * (1 - e + gamma * e * ce)` with `e = exp(-ce)`:
     confident samples weigh less than under cross-entropy.
 
-    For hard labels it equals
-    `keras.losses.CategoricalFocalCrossentropy(alpha=1)`, without the clip of
-    that loss. The clip takes the gradient away from hard samples,
-    `p_c < 1e-7`. For soft labels Keras weighs each class separately,
-    `-sum_k y_k * (1 - p_k) ** gamma * log(p_k)`. That is not lowest at
+    For hard labels this loss equals
+    `keras.losses.CategoricalFocalCrossentropy(alpha=1)` without its clip. The
+    clip removes the gradient of hard samples, `p_c < 1e-7`. For soft labels
+    Keras weighs each class separately,
+    `-sum_k y_k * (1 - p_k) ** gamma * log(p_k)`. Keras's loss is not lowest at
     `p = y`; this loss is.
 
     There is no class weight `alpha`, because a scalar only rescales the loss.
 
     Args:
-        y_true: One-hot or soft labels, of the shape of `y_pred`.
-        y_pred: Logits or probabilities, `(..., classes)`, or the classes along
-            `axis`.
+        y_true: One-hot or soft labels with the shape of `y_pred`.
+        y_pred: Logits or probabilities, `(..., classes)`, or with the classes
+            along `axis`.
         gamma: Finite number >= 0, by default 2 as in the paper on focal loss;
             0 is cross-entropy.
 
-    `from_logits`, `label_smoothing` and `axis` are those of
-    `competing_ratio_loss`, and so are the shapes and dtypes.
+    `from_logits`, `label_smoothing`, `axis`, shapes and dtypes are as in
+    `competing_ratio_loss`.
 
     Returns:
         The loss of each sample, >= 0, the shape of `y_pred` without `axis`, in
         the dtype of `y_pred`; natural logarithm.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or outside its
-            range, or the shapes do not fit.
+        TypeError, ValueError: If an argument has the wrong type or is out of
+            range, or the shapes do not match.
 
     Example:
 
@@ -72,7 +72,7 @@ def focal_loss(
 
     Reference:
         Lin et al., "Focal Loss for Dense Object Detection", arXiv:1708.02002,
-        in its form for several classes. The paper on CRL compares with it and
+        in its form for several classes. The CRL paper compares with it but
         gives no gamma: 2 is our choice.
     """
     loss = _focal(gamma)
@@ -99,26 +99,26 @@ def sparse_focal_loss(
     FL = -(1 - p_c) ** gamma * log(p_c)
     ```
 
-    This is the same number as that of `focal_loss` for the one-hot label.
+    `focal_loss` gives the same number for the one-hot label.
 
     Args:
-        y_true: Class ids 0 to classes - 1, of the shape of `y_pred` without
-            its class axis, or with 1 there.
-        y_pred: Logits or probabilities, `(..., classes)`, or the classes along
-            `axis`.
+        y_true: Class ids 0 to classes - 1, shaped like `y_pred` with the class
+            axis removed or set to 1.
+        y_pred: Logits or probabilities, `(..., classes)`, or with the classes
+            along `axis`.
         gamma: Finite number >= 0, by default 2 as in the paper on focal loss;
             0 is cross-entropy.
 
-    `from_logits`, `ignore_class` and `axis` are those of
-    `sparse_competing_ratio_loss`, and so are the shapes and dtypes.
+    `from_logits`, `ignore_class`, `axis`, shapes and dtypes are as in
+    `sparse_competing_ratio_loss`.
 
     Returns:
         The loss of each sample, >= 0, the shape of `y_pred` without `axis`, in
         the dtype of `y_pred`; natural logarithm.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or outside its
-            range, or the shapes do not fit.
+        TypeError, ValueError: If an argument has the wrong type or is out of
+            range, or the shapes do not match.
 
     Example:
 
@@ -143,7 +143,7 @@ def _focal(gamma):
     def phi(cross_entropy):
         if gamma == 0:
             return cross_entropy
-        # A power below 1 has no derivative at 0, where a confident sample ends.
+        # A power below 1 has no derivative at 0, which confident samples reach.
         competing = ops.maximum(-ops.expm1(-cross_entropy), 1e-30)
         return ops.power(competing, gamma) * cross_entropy
 
@@ -154,8 +154,8 @@ def _focal(gamma):
 class FocalLoss(DenseLoss):
     """The focal loss for one-hot or soft labels.
 
-    With the cross-entropy `ce` of a sample, between its label and the softmax
-    of its logits:
+    With the cross-entropy `ce` between the label of a sample and the softmax of
+    its logits:
 
     ```
     FL = (1 - exp(-ce)) ** gamma * ce
@@ -168,12 +168,12 @@ class FocalLoss(DenseLoss):
         gamma: Finite number >= 0, by default 2 as in the paper on focal loss;
             0 is cross-entropy.
 
-    `from_logits`, `label_smoothing`, `axis`, `reduction`, `name` and `dtype`
-    are those of `CompetingRatioLoss`, and it is called like it.
+    `from_logits`, `label_smoothing`, `axis`, `reduction`, `name`, `dtype` and
+    the call are as in `CompetingRatioLoss`.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or outside its
-            range; when called, if the shapes do not fit.
+        TypeError, ValueError: If an argument has the wrong type or is out of
+            range; when called, if the shapes do not match.
 
     Example:
 
@@ -219,12 +219,12 @@ class SparseFocalLoss(SparseLoss):
         gamma: Finite number >= 0, by default 2 as in the paper on focal loss;
             0 is cross-entropy.
 
-    `from_logits`, `ignore_class`, `axis`, `reduction`, `name` and `dtype` are
-    those of `SparseCompetingRatioLoss`, and it is called like it.
+    `from_logits`, `ignore_class`, `axis`, `reduction`, `name`, `dtype` and the
+    call are as in `SparseCompetingRatioLoss`.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or outside its
-            range; when called, if the shapes do not fit.
+        TypeError, ValueError: If an argument has the wrong type or is out of
+            range; when called, if the shapes do not match.
 
     Example:
 

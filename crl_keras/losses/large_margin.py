@@ -1,27 +1,26 @@
-"""L-Softmax and A-Softmax, the cross-entropies with a margin of angles.
+"""L-Softmax and A-Softmax: cross-entropies with an angle margin.
 
-They need more than class scores: the features before the last layer, its
-weights, and the number of the step. So each has two parts, a last layer
-(`crl_keras.layers.LSoftmaxDense`, `ASoftmaxDense`) and one loss for both
-(`SparseMarginCrossEntropy`). The layer does not know the label, so in training
-it returns two numbers for each class: its score, and what the score would be
-if the class were the correct one. The loss picks the second for the label and
-the first for all others. Otherwise, in `predict`, `evaluate` and validation,
-the layer returns the scores alone.
+They need more than class scores: the features before the last layer, the
+weights of the last layer, and the number of the step. So each has two parts: a
+last layer (`crl_keras.layers.LSoftmaxDense`, `ASoftmaxDense`), and a loss that
+is the same for both (`SparseMarginCrossEntropy`). The layer does not know the
+label, so in training it returns two numbers for each class: its score, and what
+the score would be if the class were the correct one. The loss picks the second
+for the label and the first for all others. In `predict`, `evaluate` and
+validation the layer returns only the scores.
 
-Why in the output: it is data like any other, so that compilers, gradient
-checkpoints, mixed precision and devices that share a batch treat it rightly,
-and nothing survives a trace. Other ways are weaker. A hidden attribute of the
-output, as Keras has for masks, is lost without a word where anything is done to
-the output, and training goes on without a margin. A tensor that the layer keeps
-for the loss leaks from JAX's traces, and replicas overwrite it. Overriding
-`compute_loss` asks for a model class of ours and has no features; labels as an
-input change `fit` and `predict`.
+Both numbers are in the output because an output is plain data: compilers,
+gradient checkpoints, mixed precision and devices that share a batch handle it
+correctly, and no tensor outlives a trace. Other ways are weaker. A hidden
+attribute of the output, like Keras's masks, is silently lost when an operation
+changes the output, and training continues without a margin. A tensor that the
+layer keeps for the loss leaks from JAX's traces, and replicas overwrite it.
+Overriding `compute_loss` needs our own model class and does not see the
+features. Labels as an input change `fit` and `predict`.
 
-A score with margin is never above the score itself, so the largest of all
-numbers is a score, and accuracy is right in training too. Metrics that look at
-other numbers than the largest (top 5, cross-entropy) are right in validation
-only.
+A score with margin is never above the score itself, so the largest number is
+always a score, and accuracy is right in training too. Metrics that use other
+numbers than the largest (top 5, cross-entropy) are right in validation only.
 """
 
 import math
@@ -71,22 +70,22 @@ def sparse_l_softmax_loss(
     Args:
         y_true: Class ids 0 to classes - 1, `(batch, ...)` or
             `(batch, ..., 1)`.
-        features: What enters the last layer, `(batch, ..., features)`. 16-bit
-            floats are computed in float32.
+        features: Input of the last layer, `(batch, ..., features)`. For 16-bit
+            floats the loss is computed in float32.
         kernel: Weights of the last layer, `(features, classes)`; no bias.
-        margin: Integer >= 1, by default 4, as the authors say for their
-            results on CIFAR.
+        margin: Integer >= 1, by default 4, the authors' value for their results
+            on CIFAR.
         annealing: `lambda`, a number or scalar tensor >= 0, by default 0, the
             full margin.
 
     Returns:
         The loss of each sample, `(batch, ...)`, >= 0, in the dtype of the
-        features; natural logarithm. Where `x` or `W_c` is 0 it is finite, and
-        so is its gradient.
+        features; natural logarithm. If `x` or `W_c` is 0, the loss and its
+        gradient are finite.
 
     Raises:
-        TypeError, ValueError: If `margin` is not such an integer, `annealing`
-            is negative, or the shapes do not fit.
+        TypeError, ValueError: If `margin` is not an integer >= 1, `annealing`
+            is negative, or the shapes do not match.
 
     Example:
 
@@ -102,8 +101,8 @@ def sparse_l_softmax_loss(
     Reference:
         Liu et al., "Large-Margin Softmax Loss for Convolutional Neural
         Networks", arXiv:1612.02295; annealing and margin after
-        wy1iu/LargeMargin_Softmax_Loss. The paper on CRL compares with it and
-        gives no margin.
+        wy1iu/LargeMargin_Softmax_Loss. The CRL paper compares with it but gives
+        no margin.
     """
     return _margin_losses(
         sparse_l_softmax_loss,
@@ -125,7 +124,7 @@ def sparse_a_softmax_loss(
 ) -> Any:
     """Computes the A-Softmax (SphereFace) loss of each sample, integer labels.
 
-    `sparse_l_softmax_loss` with every column of the kernel divided by its
+    It is `sparse_l_softmax_loss` with every column of the kernel divided by its
     length: the cross-entropy of the scores `|x| * cos(t_j)`. The score of the
     correct class `c` is replaced by
 
@@ -134,14 +133,14 @@ def sparse_a_softmax_loss(
     ```
 
     with the same `psi`. The features are not normalised. The gradient flows
-    through the normalisation of the kernel; the authors' code projects the
-    kernel in each step instead, and scales its gradients by hand.
+    through the normalisation of the kernel. Instead, the authors' code projects
+    the kernel in each step and scales its gradients by hand.
 
     Args:
         y_true: Class ids 0 to classes - 1, `(batch, ...)` or
             `(batch, ..., 1)`.
-        features: What enters the last layer, `(batch, ..., features)`. 16-bit
-            floats are computed in float32.
+        features: Input of the last layer, `(batch, ..., features)`. For 16-bit
+            floats the loss is computed in float32.
         kernel: Weights of the last layer, `(features, classes)`; no bias.
         margin: Integer >= 1, by default 4 as in the authors' code.
         annealing: `lambda`, a number or scalar tensor >= 0, by default 0, the
@@ -149,12 +148,12 @@ def sparse_a_softmax_loss(
 
     Returns:
         The loss of each sample, `(batch, ...)`, >= 0, in the dtype of the
-        features; natural logarithm. Where `x` or `W_c` is 0 it is finite, and
-        so is its gradient.
+        features; natural logarithm. If `x` or `W_c` is 0, the loss and its
+        gradient are finite.
 
     Raises:
-        TypeError, ValueError: If `margin` is not such an integer, `annealing`
-            is negative, or the shapes do not fit.
+        TypeError, ValueError: If `margin` is not an integer >= 1, `annealing`
+            is negative, or the shapes do not match.
 
     Example:
 
@@ -166,7 +165,7 @@ def sparse_a_softmax_loss(
     Reference:
         Liu et al., "SphereFace: Deep Hypersphere Embedding for Face
         Recognition", arXiv:1704.08063; annealing after wy1iu/sphereface. The
-        paper on CRL compares with it and gives no margin.
+        CRL paper compares with it but gives no margin.
     """
     return _margin_losses(
         sparse_a_softmax_loss,
@@ -183,9 +182,9 @@ def sparse_margin_cross_entropy(
 ) -> Any:
     """Computes the loss of each sample for a last layer with a margin.
 
-    `y_pred` is the output of `LSoftmaxDense` or `ASoftmaxDense`: in training
-    the scores `z` of all classes and after them the scores with margin `t`,
-    otherwise `z` alone. With the correct class `c`:
+    `y_pred` is the output of `LSoftmaxDense` or `ASoftmaxDense`. In training it
+    holds the scores `z` of all classes, followed by the scores with margin `t`.
+    Otherwise it holds only `z`. With the correct class `c`:
 
     ```
     training:   -log(exp(t_c) / (exp(t_c) + sum_{k != c} exp(z_k)))
@@ -193,8 +192,8 @@ def sparse_margin_cross_entropy(
     ```
 
     Args:
-        y_true: Class ids 0 to `classes - 1`, of the shape of `y_pred` without
-            its last axis, or with 1 there.
+        y_true: Class ids 0 to `classes - 1`, shaped like `y_pred` with the last
+            axis removed or set to 1.
         y_pred: `(..., 2 * classes)` in training, else `(..., classes)`.
         classes: Number of classes, integer >= 2, the `units` of the layer.
 
@@ -203,8 +202,8 @@ def sparse_margin_cross_entropy(
         axis, in its dtype; natural logarithm.
 
     Raises:
-        TypeError, ValueError: If `classes` is not such an integer, or the
-            shapes do not fit.
+        TypeError, ValueError: If `classes` is not an integer >= 2, or the
+            shapes do not match.
 
     Example:
 
@@ -228,8 +227,8 @@ def sparse_margin_cross_entropy(
         elif width != classes:
             raise ValueError(
                 "`y_pred` must have `classes` scores, and in training as many "
-                "with margin after them: make it the output of LSoftmaxDense "
-                "or ASoftmaxDense, unchanged. "
+                "scores with margin after them: use the unchanged output of "
+                "LSoftmaxDense or ASoftmaxDense. "
                 f"Received: classes={classes}, "
                 f"y_pred.shape={tuple(y_pred.shape)}"
             )
@@ -256,9 +255,9 @@ def a_softmax_scores(features, kernel):
 
 
 def with_margin(scores, norms, margin, annealing):
-    """The scores that the classes would have, were they the correct one."""
+    """The score that each class would have if it were the correct class."""
     cosine = scores / _or_1(norms)
-    # Rounding must not lift it above the score: accuracy counts on that.
+    # Rounding must not lift it above the score: accuracy relies on that.
     less = ops.minimum(norms * psi(cosine, margin) - scores, 0.0)
     return scores + less / (1.0 + annealing)
 
@@ -267,7 +266,7 @@ def psi(cosine, margin):
     """`(-1)^k cos(m t) - 2k` for `cosine = cos t`, `k = floor(m t / pi)`.
 
     `cos(m t)` is Chebyshev's polynomial of the cosine, and `k` is counted by
-    comparing cosines: acos has no derivative at 1, and would be slow. `k` is
+    comparing cosines: acos has no derivative at 1 and would be slow. `k` is
     piecewise constant, so no gradient goes through it.
     """
     k = ops.zeros_like(cosine)
@@ -281,7 +280,7 @@ def psi(cosine, margin):
 
 
 def annealed(step, base, gamma, power, minimum):
-    """`max(minimum, base * (1 + gamma * step)^-power)`, steps from 1."""
+    """`max(minimum, base * (1 + gamma * step)^-power)`, step from 1."""
     step = ops.cast(step, "float32")
     decay = ops.exp(-power * ops.log1p(gamma * step))
     return ops.maximum(base * decay, minimum)
@@ -308,7 +307,7 @@ def _margin_losses(function, scores_of, inputs, margin, annealing):
 
 def _norm(x, axis):
     square = ops.sum(ops.square(x), axis=axis, keepdims=True)
-    # The root has no derivative at 0, which a ReLU before it does reach.
+    # The root has no derivative at 0, which a ReLU before it can give.
     is_0 = ops.equal(square, 0.0)
     return ops.where(is_0, 0.0, ops.sqrt(ops.where(is_0, 1.0, square)))
 
@@ -331,12 +330,13 @@ class SparseMarginCrossEntropy(PerSampleLoss):
     Args:
         classes: Number of classes, integer >= 2, the `units` of the layer.
 
-    `reduction`, `name` and `dtype` are those of `SparseCompetingRatioLoss`, and
-    it is called like it; predictions are always scores, never probabilities.
+    `reduction`, `name`, `dtype` and the call are as in
+    `SparseCompetingRatioLoss`. Predictions are always scores, never
+    probabilities.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or outside its
-            range; when called, if the shapes do not fit.
+        TypeError, ValueError: If an argument has the wrong type or is out of
+            range; when called, if the shapes do not match.
 
     Example:
 

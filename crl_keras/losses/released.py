@@ -10,7 +10,7 @@ from crl_keras.losses import _forms
 from crl_keras.losses import _validation
 from crl_keras.losses._reduction import SparseLoss
 
-# Theirs, in float32, whatever `keras.config.epsilon()` is.
+# The authors' value in float32, independent of `keras.config.epsilon()`.
 EPSILON = 1e-7
 
 
@@ -35,38 +35,39 @@ def released_competing_ratio_loss(
     ```
 
     Use it for reproductions only. To train, use `sparse_competing_ratio_loss`,
-    the exact loss of the paper. With `alpha >= 1` the two agree to 1e-5 where
-    `p_c` is between 1e-5 and 1 - 1e-5. Outside of the clamp they differ:
+    the exact loss of the paper. With `alpha >= 1` the two agree to 1e-5 if
+    `p_c` is between 1e-5 and 1 - 1e-5. Outside the clamp they differ:
 
     - `p_c < 1e-7`: the gradient is exactly 0. So a sample that is hard or has a
-      wrong label is ignored. The exact loss pushes with -1 in its logit. The
-      released loss stays at `16.118 + beta * log(alpha + 1)`.
+      wrong label is ignored. The exact loss has the gradient -1 in the logit of
+      the correct class. The released loss stays at
+      `16.118 + beta * log(alpha + 1)`.
     - `p_c > 1 - 1e-7`: the gradient is exactly 0.
     - `alpha = 0`: the loss of the paper has no lower bound. The released loss
-      ends at -15.33 for `beta = 1`, and the 1e-7 inside of the logarithm
+      is at least -15.33 for `beta = 1`, and the 1e-7 inside the logarithm
       shrinks the gradient of confident samples.
 
     `alpha` and `beta` are those of the paper. The parameter `a` of the code is
     larger by 1. Its folders named `alpha_0` have `a = 1`, which is NLLR.
 
     Args:
-        y_true: Class ids 0 to classes - 1, of the shape of `y_pred` without
-            its class axis, or with 1 there.
-        y_pred: Logits or probabilities, `(..., classes)`, or the classes along
-            `axis`. The authors' code takes logits.
+        y_true: Class ids 0 to classes - 1, shaped like `y_pred` with the class
+            axis removed or set to 1.
+        y_pred: Logits or probabilities, `(..., classes)`, or with the classes
+            along `axis`. The authors' code takes logits.
         alpha: Finite number >= 0, by default 1.5 as in the paper.
         beta: Finite number, `alpha + beta >= 0`, by default 1 as in the paper.
 
-    `from_logits`, `ignore_class` and `axis` are those of
-    `sparse_competing_ratio_loss`, and so are the shapes and dtypes.
+    `from_logits`, `ignore_class`, `axis`, shapes and dtypes are as in
+    `sparse_competing_ratio_loss`.
 
     Returns:
         The loss of each sample, the shape of `y_pred` without `axis`, in the
         dtype of `y_pred`; natural logarithm.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or outside its
-            range, or the shapes do not fit.
+        TypeError, ValueError: If an argument has the wrong type or is out of
+            range, or the shapes do not match.
 
     Example:
 
@@ -96,7 +97,8 @@ def _released(alpha, beta):
         p = ops.clip(p, EPSILON, 1.0 - EPSILON)
         is_label = _cross_entropy.one_hot(labels, p, axis)
         p = ops.sum(ops.where(is_label, p, 0.0), axis=axis)
-        # Theirs would fail for a label that names no class; no number either.
+        # The authors' code fails if a label is not a class id; here it gives
+        # NaN.
         p = ops.where(ops.any(is_label, axis=axis), p, float("nan"))
         return ops.log(ops.power(alpha + 1.0 - p, beta) / p + EPSILON)
 
@@ -123,12 +125,12 @@ class ReleasedCompetingRatioLoss(SparseLoss):
         beta: Finite number, `alpha + beta >= 0`, by default 1 as in the paper.
             `alpha=0, beta=1` is the authors' NLLR.
 
-    `from_logits`, `ignore_class`, `axis`, `reduction`, `name` and `dtype` are
-    those of `SparseCompetingRatioLoss`, and it is called like it.
+    `from_logits`, `ignore_class`, `axis`, `reduction`, `name`, `dtype` and the
+    call are as in `SparseCompetingRatioLoss`.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or outside its
-            range; when called, if the shapes do not fit.
+        TypeError, ValueError: If an argument has the wrong type or is out of
+            range; when called, if the shapes do not match.
 
     Example:
 

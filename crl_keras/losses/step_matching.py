@@ -1,8 +1,8 @@
-"""Controls that tell a loss's longer steps from its weighting of the samples.
+"""Controls that separate a loss's longer steps from its sample weighting.
 
 A loss such as CRL changes cross-entropy in two ways at once: its gradients are
-longer, and it weighs samples differently. Each control here has one of the two
-alone. docs/what-crl-does.md derives them and shows what they measure.
+longer, and it weighs samples differently. Each control here makes only one of
+the two changes. docs/what-crl-does.md derives them and shows what they measure.
 """
 
 from typing import Any
@@ -19,21 +19,21 @@ from crl_keras.losses.competing_ratio import SparseCompetingRatioLoss
 
 
 class _Control(BatchLoss):
-    """A loss times a number that the batch gives and no gradient sees."""
+    """A loss times a factor from the batch; no gradient goes through it."""
 
     def __init__(self, loss: Any, name: str) -> None:
         _check_loss(loss)
         super().__init__(name=name, reduction=loss.reduction, dtype=loss.dtype)
         self.loss = loss
         self._cross_entropy = _cross_entropy_like(loss)
-        # A ratio of sums is that of means too, and sums need more than 16 bits.
+        # The ratio of sums is the ratio of means. Sums need more than 16 bits.
         exact = "float64" if loss.dtype == "float64" else "float32"
         self._sum = Reduction(reduction="sum", dtype=exact)
 
     def step_ratio(
         self, y_true: Any, y_pred: Any, sample_weight: Any = None
     ) -> Any:
-        """Pull of `loss` over the pull of cross-entropy, on this batch.
+        """L1 gradient norm of `loss` over that of cross-entropy, on this batch.
 
         Args:
             y_true: Labels, as `loss` takes them.
@@ -41,7 +41,7 @@ class _Control(BatchLoss):
             sample_weight: Weights of the samples, or None.
 
         Returns:
-            A scalar; 1 where cross-entropy has no pull left.
+            A scalar; 1 if the gradient of cross-entropy is 0.
         """
         logits = ops.convert_to_tensor(y_pred, dtype=self.dtype)
         logits = ops.cast(ops.stop_gradient(logits), self._sum.dtype)
@@ -74,7 +74,7 @@ class _Control(BatchLoss):
 
 @keras.saving.register_keras_serializable(package="crl_keras")
 class StepMatchedCrossEntropy(_Control):
-    """Cross-entropy with the steps of another loss: no new weighting.
+    """Cross-entropy with the step length of another loss: no new weighting.
 
     With the logits `x` of a batch, the mean cross-entropy `CE` and the mean
     `L` of `loss`:
@@ -84,17 +84,18 @@ class StepMatchedCrossEntropy(_Control):
     control = w * CE
     ```
 
-    For a one-hot label half of a sample's norm is the pull on the logit of the
-    correct class, `1 - p_c` for cross-entropy. For a loss whose gradient is
-    that of cross-entropy times `w_i`, such as CRL, the factor is
+    For a one-hot label, half of a sample's norm is the size of the gradient in
+    the logit of the correct class, `1 - p_c` for cross-entropy. If the gradient
+    of the loss is the gradient of cross-entropy times `w_i`, as for CRL, the
+    factor is
 
     ```
     w = sum_i w_i * (1 - p_i) / sum_i (1 - p_i)
     ```
 
-    so the control pulls as hard on the logits of the batch as `loss` does, and
-    weighs the samples as cross-entropy does. Train with it beside
-    cross-entropy: the difference is what longer steps do.
+    So the control has the gradient norm of `loss` on the logits of the batch,
+    and weighs the samples as cross-entropy does. Train with the control and
+    with cross-entropy: the difference is the effect of longer steps.
 
     Args:
         loss: One of this package's losses with `from_logits=True`, such as
@@ -102,13 +103,13 @@ class StepMatchedCrossEntropy(_Control):
             labels, axis, smoothing, ignored class, reduction and dtype.
         name: Name of the loss.
 
-    It is called as `loss` is. The factor is of the batch that one call sees:
-    the global batch under JAX's distribution, the part of one device under
-    `tf.distribute` and PyTorch's DDP, and the part of one call where gradients
-    are accumulated. Sample weights must be >= 0.
+    Call it like `loss`. The factor is computed from the batch of one call. This
+    is the global batch under JAX's distribution, the part of one device under
+    `tf.distribute` and PyTorch's DDP, and the part of one call if gradients are
+    accumulated. Sample weights must be >= 0.
 
     Raises:
-        TypeError: If `loss` is none of this package's losses.
+        TypeError: If `loss` is not one of this package's losses.
         ValueError: If `loss` takes probabilities.
 
     Example:
@@ -122,8 +123,8 @@ class StepMatchedCrossEntropy(_Control):
         2.0690
 
     Reference:
-        None. The factor is this package's, derived from the gradient of
-        Zhang et al., arXiv:1912.11642, Eq. (11).
+        None. The factor is our own, derived from the gradient of Zhang et al.,
+        arXiv:1912.11642, Eq. (11).
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class StepMatchedCrossEntropy(_Control):
 
 @keras.saving.register_keras_serializable(package="crl_keras")
 class StepNormalizedLoss(_Control):
-    """Another loss with the steps of cross-entropy: only its weighting.
+    """Another loss with the step length of cross-entropy: only its weighting.
 
     With the logits `x` of a batch, the mean cross-entropy `CE` and the mean
     `L` of `loss`:
@@ -148,20 +149,20 @@ class StepNormalizedLoss(_Control):
     control = L / w
     ```
 
-    The control pulls as hard on the logits of the batch as cross-entropy does,
-    and weighs the samples as `loss` does. Train with it beside cross-entropy:
-    the difference is what the weighting does. `StepMatchedCrossEntropy` is the
-    other half, and says what `w` is.
+    The control has the gradient norm of cross-entropy on the logits of the
+    batch, and weighs the samples as `loss` does. Train with the control and
+    with cross-entropy: the difference is the effect of the weighting.
+    `StepMatchedCrossEntropy` is the other control, and says what `w` is.
 
     Args:
         loss: One of this package's losses with `from_logits=True`, as for
             `StepMatchedCrossEntropy`.
         name: Name of the loss.
 
-    It is called as `loss` is.
+    Call it like `loss`.
 
     Raises:
-        TypeError: If `loss` is none of this package's losses.
+        TypeError: If `loss` is not one of this package's losses.
         ValueError: If `loss` takes probabilities.
 
     Example:
@@ -179,7 +180,7 @@ class StepNormalizedLoss(_Control):
         super().__init__(loss, name)
 
     def _controlled(self, ratio, y_true, y_pred, sample_weight):
-        # A loss without any pull, where cross-entropy has some, stays so.
+        # If only the gradient of `loss` is 0, it stays 0: do not divide by 0.
         ratio = ops.where(ops.greater(ratio, 0.0), ratio, 1.0)
         loss = self.loss(y_true, y_pred, sample_weight)
         return loss / ops.cast(ratio, loss.dtype)
@@ -211,13 +212,13 @@ def _cross_entropy_like(loss):
 
 
 def _pulls(loss, y_true, logits):
-    """The absolute gradient of each sample in its logits, summed over them."""
+    """The L1 norm of the gradient of each sample in its logits."""
     gradient = _gradient(lambda x: ops.sum(loss.call(y_true, x)), logits)
     return ops.sum(ops.absolute(gradient), axis=loss.axis)
 
 
 def _gradient(function, x):
-    """The gradient of a scalar `function`, by the backend's own means."""
+    """The gradient of a scalar `function`, computed by the backend."""
     backend = keras.backend.backend()
     if backend == "jax":
         import jax

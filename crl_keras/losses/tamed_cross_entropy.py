@@ -30,10 +30,10 @@ def tamed_cross_entropy(
     ```
 
     and `log(1 + ce)` for `alpha = 1`. For a one-hot label `ce = -log(p_c)`,
-    with the probability `p_c` of the correct class. The gradient in the logits
-    is that of the cross-entropy, `p - y`, times `(1 + ce) ** -alpha`. This is 1
-    for a confident sample, and smaller for a hard one. It is meant to reduce
-    the effect of wrong labels.
+    with the probability `p_c` of the correct class. The gradient with respect
+    to the logits is the gradient of cross-entropy, `p - y`, times
+    `(1 + ce) ** -alpha`. This factor is 1 for a confident sample, and smaller
+    for a hard one. It is meant to reduce the effect of wrong labels.
 
     This is our reading of the paper. We only had its abstract, which describes
     the gradient. The formula and the default are from memory and not verified.
@@ -41,22 +41,22 @@ def tamed_cross_entropy(
     abbreviation, or with the generalised one, `(1 - p_c ** q) / q`.
 
     Args:
-        y_true: One-hot or soft labels, of the shape of `y_pred`.
-        y_pred: Logits or probabilities, `(..., classes)`, or the classes along
-            `axis`.
+        y_true: One-hot or soft labels with the shape of `y_pred`.
+        y_pred: Logits or probabilities, `(..., classes)`, or with the classes
+            along `axis`.
         alpha: Finite number >= 0, by default 0.8 (not verified); 0 is
             cross-entropy, and 1 is `log(1 + ce)`.
 
-    `from_logits`, `label_smoothing` and `axis` are those of
-    `competing_ratio_loss`, and so are the shapes and dtypes.
+    `from_logits`, `label_smoothing`, `axis`, shapes and dtypes are as in
+    `competing_ratio_loss`.
 
     Returns:
         The loss of each sample, >= 0, the shape of `y_pred` without `axis`, in
         the dtype of `y_pred`; natural logarithm.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or outside its
-            range, or the shapes do not fit.
+        TypeError, ValueError: If an argument has the wrong type or is out of
+            range, or the shapes do not match.
 
     Example:
 
@@ -68,8 +68,8 @@ def tamed_cross_entropy(
 
     Reference:
         Martinez and Stiefelhagen, "Taming the Cross Entropy Loss",
-        arXiv:1810.05075; our reading. The paper on CRL compares with it and
-        gives no alpha.
+        arXiv:1810.05075; our reading. The CRL paper compares with it but gives
+        no alpha.
     """
     loss = _tamed(alpha)
     options = from_logits, label_smoothing, axis
@@ -97,28 +97,27 @@ def sparse_tamed_cross_entropy(
     TCE = ((1 + ce) ** (1 - alpha) - 1) / (1 - alpha)
     ```
 
-    This is the same number as that of `tamed_cross_entropy` for the one-hot
-    label. The formula and the default are our reading of the paper, not
-    verified.
+    `tamed_cross_entropy` gives the same number for the one-hot label. The
+    formula and the default are our reading of the paper, not verified.
 
     Args:
-        y_true: Class ids 0 to classes - 1, of the shape of `y_pred` without
-            its class axis, or with 1 there.
-        y_pred: Logits or probabilities, `(..., classes)`, or the classes along
-            `axis`.
+        y_true: Class ids 0 to classes - 1, shaped like `y_pred` with the class
+            axis removed or set to 1.
+        y_pred: Logits or probabilities, `(..., classes)`, or with the classes
+            along `axis`.
         alpha: Finite number >= 0, by default 0.8 (not verified); 0 is
             cross-entropy, and 1 is `log(1 + ce)`.
 
-    `from_logits`, `ignore_class` and `axis` are those of
-    `sparse_competing_ratio_loss`, and so are the shapes and dtypes.
+    `from_logits`, `ignore_class`, `axis`, shapes and dtypes are as in
+    `sparse_competing_ratio_loss`.
 
     Returns:
         The loss of each sample, >= 0, the shape of `y_pred` without `axis`, in
         the dtype of `y_pred`; natural logarithm.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or outside its
-            range, or the shapes do not fit.
+        TypeError, ValueError: If an argument has the wrong type or is out of
+            range, or the shapes do not match.
 
     Example:
 
@@ -129,8 +128,8 @@ def sparse_tamed_cross_entropy(
 
     Reference:
         Martinez and Stiefelhagen, "Taming the Cross Entropy Loss",
-        arXiv:1810.05075; our reading. The paper on CRL compares with it and
-        gives no alpha.
+        arXiv:1810.05075; our reading. The CRL paper compares with it but gives
+        no alpha.
     """
     loss = _tamed(alpha)
     options = from_logits, ignore_class, axis
@@ -148,8 +147,8 @@ def _tamed(alpha):
         log_term = ops.log1p(cross_entropy)
         if alpha == 1:
             return log_term
-        # expm1: the difference of a power and 1 would lose small losses, and
-        # all digits of an alpha near 1.
+        # expm1: subtracting 1 from a power would lose small losses, and all
+        # digits if alpha is near 1.
         return ops.expm1((1.0 - alpha) * log_term) / (1.0 - alpha)
 
     return _forms.of_cross_entropy(phi, alpha=alpha)
@@ -159,8 +158,8 @@ def _tamed(alpha):
 class TamedCrossEntropy(DenseLoss):
     """The tamed cross-entropy for one-hot or soft labels.
 
-    With the cross-entropy `ce` of a sample, between its label and the softmax
-    of its logits:
+    With the cross-entropy `ce` between the label of a sample and the softmax of
+    its logits:
 
     ```
     TCE = ((1 + ce) ** (1 - alpha) - 1) / (1 - alpha)
@@ -172,12 +171,12 @@ class TamedCrossEntropy(DenseLoss):
         alpha: Finite number >= 0, by default 0.8 (not verified); 0 is
             cross-entropy, and 1 is `log(1 + ce)`.
 
-    `from_logits`, `label_smoothing`, `axis`, `reduction`, `name` and `dtype`
-    are those of `CompetingRatioLoss`, and it is called like it.
+    `from_logits`, `label_smoothing`, `axis`, `reduction`, `name`, `dtype` and
+    the call are as in `CompetingRatioLoss`.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or outside its
-            range; when called, if the shapes do not fit.
+        TypeError, ValueError: If an argument has the wrong type or is out of
+            range; when called, if the shapes do not match.
 
     Example:
 
@@ -226,12 +225,12 @@ class SparseTamedCrossEntropy(SparseLoss):
         alpha: Finite number >= 0, by default 0.8 (not verified); 0 is
             cross-entropy, and 1 is `log(1 + ce)`.
 
-    `from_logits`, `ignore_class`, `axis`, `reduction`, `name` and `dtype`
-    are those of `SparseCompetingRatioLoss`, and it is called like it.
+    `from_logits`, `ignore_class`, `axis`, `reduction`, `name`, `dtype` and the
+    call are as in `SparseCompetingRatioLoss`.
 
     Raises:
-        TypeError, ValueError: If an argument is of another type or outside its
-            range; when called, if the shapes do not fit.
+        TypeError, ValueError: If an argument has the wrong type or is out of
+            range; when called, if the shapes do not match.
 
     Example:
 

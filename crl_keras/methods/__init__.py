@@ -1,7 +1,8 @@
 """Three fine-grained methods under any backbone: B-CNN, DFL-CNN and DCL.
 
-Each is one Keras model that trains by `compile` and `fit` with any loss from
-logits, and whose `predict` gives class logits. On `keras` alone.
+Each method is one Keras model. Train it with `compile` and `fit` and any loss
+that takes logits; `predict` returns class logits. The methods need `keras`
+only.
 """
 
 from crl_keras.methods.bilinear import bilinear_cnn

@@ -25,25 +25,26 @@ def bilinear_cnn(
 ) -> Any:
     """Builds a bilinear CNN with one stream (B-CNN).
 
-    The last feature map of the backbone, `BilinearPooling` of it with itself,
-    and a dense layer named "logits" of float32, whose kernel is uniform within
-    `1 / sqrt(inputs)` as in the authors' PyTorch code. Train the dense layer
-    first and everything then: it starts from 512 * 512 numbers an image.
+    The model applies `BilinearPooling` to the last feature map of the backbone
+    and ends in a float32 dense layer named "logits". The kernel of this layer
+    starts uniform within `1 / sqrt(inputs)`, as in the authors' PyTorch code.
+    Train the dense layer first and then the whole model: with VGG16 the layer
+    has 512 * 512 inputs per image.
 
-    The paper's best rows, 84.1 and 91.3, have two streams, VGG16 and VGG-M, and
-    support vector machines on top. The authors' PyTorch code with VGG16 alone
-    has 84.1 and 90.5.
+    The paper's best results, 84.1 and 91.3, use two streams, VGG16 and VGG-M,
+    and support vector machines on top. The authors' PyTorch code reaches 84.1
+    and 90.5 with VGG16 alone.
 
     Args:
         backbone: Functional `keras.Model` from scaled images to feature maps,
             such as `keras.applications.VGG16(include_top=False)`.
         classes: Number of classes, at least 2.
-        tap: Layer whose feature map is taken, see `find_tap`; by default the
-            last, of VGG16 "block5_conv3" before its last pooling.
+        tap: Layer whose feature map is used, see `find_tap`. Defaults to the
+            last one; for VGG16 this is "block5_conv3", before the last pooling.
         pooling: "bilinear", or "compact" for `CompactBilinearPooling`.
-        dimensions: Of the compact one, its numbers. Defaults to `8192`.
-        frozen: Whether the backbone is not trained, and its batch
-            normalisation uses its running statistics. Defaults to `False`.
+        dimensions: Number of outputs of compact pooling. Defaults to `8192`.
+        frozen: Whether to freeze the backbone: it is not trained, and its batch
+            normalisation uses the running statistics. Defaults to `False`.
         name: Name of the model. Defaults to `"bcnn"`.
 
     Returns:
@@ -51,7 +52,7 @@ def bilinear_cnn(
         `(batch, classes)`.
 
     Raises:
-        ValueError: The tap or the pooling is none that there is.
+        ValueError: If there is no such tap or pooling.
 
     Example:
 

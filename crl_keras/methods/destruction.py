@@ -1,4 +1,4 @@
-"""DCL: images are destroyed, and the network is to tell where regions were."""
+"""DCL: image regions are shuffled, and the network predicts their places."""
 
 from typing import Any
 
@@ -35,57 +35,57 @@ def dcl(
 ) -> MultiHeadClassifier:
     """Builds destruction and construction learning (DCL).
 
-    In training `RegionConfusion` puts a destroyed image beside each image, and
-    the backbone sees both. With the loss `L` that `compile` is given, means
-    over the `2 B` images and labels `y`,
+    In training `RegionConfusion` pairs each image with a destroyed image, and
+    the backbone sees both. With the loss `L` given to `compile`, the labels
+    `y`, and means over the `2 B` images,
 
     ```
     loss = L(classifier, y) + CE(swap, labels) + gamma * mean(|where - truth|)
     ```
 
-    - classifier: the global average and a dense layer without bias; both
-      images have the label of the first.
-    - swap: another such layer, which also tells the destroyed image. With
+    - classifier: global average pooling and a dense layer without bias. Both
+      images of a pair have the same label.
+    - swap: a second such layer, which also tells which image is destroyed. With
       "classes" it has `2 * classes` outputs, and the labels are `y` and
-      `y + classes`; with "origin" two, and the labels are 1 and 0. The two
-      parts of the network work together: there is no gradient reversal.
-    - where: `RegionAlignment`, for every region.
+      `y + classes`. With "origin" it has two outputs, and the labels are 1 and
+      0. Backbone and head learn together: there is no gradient reversal.
+    - where: the prediction of `RegionAlignment` for every region.
 
     Args:
         backbone: Functional `keras.Model` from scaled images to feature maps,
             such as `keras.applications.ResNet50(include_top=False)`.
         classes: Number of classes, at least 2.
-        regions: Integer >= 1, a divisor of the sides of the image and of the
+        regions: Integer >= 1. It must divide the sides of the image and of the
             last feature map. Defaults to `7`, for 448 pixels.
         reach: See `RegionConfusion`. Defaults to `2`.
         mode: See `RegionConfusion`. Defaults to `"exact"`.
-        form: See `RegionAlignment`. Defaults to `"code"`; with "paper" the
-            sum over a pair of images takes the place of the mean.
-        swap: "classes" or "origin". Defaults to `"classes"`, as the released
+        form: See `RegionAlignment`. Defaults to `"code"`; with "paper" the sum
+            over a pair of images replaces the mean.
+        swap: "classes" or "origin". Defaults to `"classes"`, as in the released
             code for CUB and Cars.
-        gamma: Number >= 0. Defaults to `1.0`, the code's for CUB; 0.01 for
-            Cars.
-        loss_on_swap: "ce", or "given" for the loss of `compile`. Defaults to
-            `"ce"`: where the code takes another loss, it does so for the
-            classifier alone.
-        fusion: What is predicted: "classifier" as in the paper, or "swap", as
-            in the code, the classifier plus both halves of the swap head, for
-            `swap="classes"`. Defaults to `"classifier"`.
-        tap: Layer whose feature map is taken, see `find_tap`; by default the
-            backbone's end.
-        frozen: Whether the backbone is not trained, and its batch
-            normalisation uses its running statistics. Defaults to `False`.
-        seed: Integer in [0, 2**31) or None, of the destruction.
+        gamma: Number >= 0. Defaults to `1.0`, as in the released code for CUB.
+            For Cars the code has 0.01.
+        loss_on_swap: "ce" for cross-entropy, or "given" for the loss given to
+            `compile`. Defaults to `"ce"`: the released code uses other losses
+            for the classifier only.
+        fusion: What the model predicts: "classifier" as in the paper, or "swap"
+            as in the code. "swap" adds both halves of the swap head to the
+            classifier and needs `swap="classes"`. Defaults to `"classifier"`.
+        tap: Layer whose feature map is used, see `find_tap`. Defaults to the
+            end of the backbone.
+        frozen: Whether to freeze the backbone: it is not trained, and its batch
+            normalisation uses the running statistics. Defaults to `False`.
+        seed: Seed of the destruction, integer in [0, 2**31) or None.
         name: Name of the model. Defaults to `"dcl"`.
 
     Returns:
-        `MultiHeadClassifier`, from scaled images to logits
-        `(batch, classes)`; its outputs in training, of `2 * batch` rows with
-        image and destroyed image in turn, are "pair", "swap" and "alignment".
+        `MultiHeadClassifier` from scaled images to logits `(batch, classes)`.
+        In training its outputs are "pair", "swap" and "alignment". They have
+        `2 * batch` rows, in which image and destroyed image alternate.
 
     Raises:
-        ValueError: A choice is none that there is, or `regions` does not
-            divide the image and its last feature map.
+        ValueError: If there is no such choice, or `regions` does not divide the
+            image and its last feature map.
 
     Example:
 
@@ -109,7 +109,7 @@ def dcl(
         regions, reach, mode, seed, dtype="float32", name="confusion"
     )
     pairs, sources = confusion(inputs)
-    # Image and destroyed image in turn.
+    # Image and destroyed image alternate.
     images = keras.ops.reshape(pairs, (-1, *inputs.shape[1:]))
     sources = keras.ops.reshape(sources, (-1, regions**2))
     part, plain = taps.call(end, inputs, frozen)
@@ -148,8 +148,8 @@ def _check_heads(swap: str, fusion: str, loss_on_swap: str) -> None:
     check_choice("loss_on_swap", loss_on_swap, ("ce", "given"))
     if fusion == "swap" and swap != "classes":
         raise ValueError(
-            'fusion="swap" adds the classes of the swap head, which '
-            f'swap="classes" has. Received: swap={swap!r}'
+            'fusion="swap" needs swap="classes", because it adds the outputs '
+            f"of the swap head for the classes. Received: swap={swap!r}"
         )
 
 
@@ -162,6 +162,7 @@ def _check_regions(regions: int, sides: tuple[Any, ...]) -> None:
         raise ValueError(
             "`regions` must divide the sides of the image and of its feature "
             f"map. Received: regions={regions} for {sides[0]} x {sides[1]} "
-            f"pixels and a map of {sides[2]} x {sides[3]}; choose others "
-            '(--method "dcl(regions=2)"), or other images (--image-size)'
+            f"pixels and a map of {sides[2]} x {sides[3]}; choose other "
+            'regions (--method "dcl(regions=2)") or another image size '
+            "(--image-size)"
         )

@@ -1,4 +1,4 @@
-"""DFL-CNN: filters for the telling patches of each class."""
+"""DFL-CNN: filters for the discriminative patches of each class."""
 
 from typing import Any
 
@@ -25,46 +25,46 @@ def dfl_cnn(
 ) -> MultiHeadClassifier:
     """Builds a CNN with a discriminative filter bank (DFL-CNN).
 
-    Two streams share the first layers of the backbone. The global one goes on
-    to its end, the global average and a dense layer: logits `G`. The other
-    looks with `DiscriminativeFilters` for the best patch of each of
-    `classes * filters` filters: their maxima through a dense layer are the
-    logits `P`, and their average over the filters of each class the logits
-    `S`. With the loss `L` that `compile` is given,
+    Two streams share the first layers of the backbone. The global stream
+    continues to the end of the backbone, global average pooling and a dense
+    layer, which gives the logits `G`. In the other stream,
+    `DiscriminativeFilters` finds the maximum of each of `classes * filters`
+    filters. A dense layer on the maxima gives the logits `P`. Their average
+    over the filters of each class gives the logits `S`. With the loss `L` given
+    to `compile`,
 
     ```
     loss = L(G) + L(P) + side_weight * L(S)
     logits = G + P + side_weight * S
     ```
 
-    so the logits are added, not the probabilities, with which the two may
-    disagree. The paper starts the filters from patches of the training images.
+    So the model adds logits. Adding probabilities can give another prediction.
+    The paper initialises the filters from patches of the training images.
 
     Args:
         backbone: Functional `keras.Model` from scaled images to feature maps,
             such as `keras.applications.ResNet50(include_top=False)`.
         classes: Number of classes, at least 2.
-        filters: Of each class, integer >= 1. Defaults to `10`.
-        tap: Layer that the filters look at, see `find_tap`; by default the
-            last map with more places than the end: of ResNet-50
-            "conv4_block6_out" (where the paper has it is not known), of VGG16
-            "block4_conv3".
+        filters: Number of filters per class, integer >= 1. Defaults to `10`.
+        tap: Layer that the filters look at, see `find_tap`. Defaults to the
+            last map that is larger than the final one: "conv4_block6_out" for
+            ResNet-50 (the paper's layer is not known), "block4_conv3" for
+            VGG16.
         side_weight: Number >= 0. Defaults to `0.1`, from memory of the paper
             and as in songdejia/DFL-CNN.
-        loss_on_patch: "given" for the loss of `compile`, or "ce" for the
-            cross-entropy whatever that is. Defaults to `"given"`.
+        loss_on_patch: "given" for the loss given to `compile`, or "ce" for
+            cross-entropy in any case. Defaults to `"given"`.
         loss_on_side: The same for the side branch. Defaults to `"given"`.
-        frozen: Whether the backbone is not trained, and its batch
-            normalisation uses its running statistics. Defaults to `False`.
+        frozen: Whether to freeze the backbone: it is not trained, and its batch
+            normalisation uses the running statistics. Defaults to `False`.
         name: Name of the model. Defaults to `"dfl"`.
 
     Returns:
-        `MultiHeadClassifier`, from scaled images to logits
-        `(batch, classes)`; its outputs in training are "global", "patch",
-        "side" and "fused".
+        `MultiHeadClassifier` from scaled images to logits `(batch, classes)`.
+        In training its outputs are "global", "patch", "side" and "fused".
 
     Raises:
-        ValueError: The tap is none that there is.
+        ValueError: If there is no such tap.
 
     Example:
 
@@ -82,7 +82,7 @@ def dfl_cnn(
     inputs = keras.Input(backbone.input_shape[1:])
     taps = Taps(backbone)
     local = taps.find(tap, "finer")
-    # Not before VGG's last pooling: the global stream goes to the end.
+    # The global stream goes to the end, after VGG's last pooling.
     _, (local, end) = taps.call([local, taps.last], inputs, frozen)
     bank = DiscriminativeFilters(
         classes, filters, dtype="float32", name="filters"

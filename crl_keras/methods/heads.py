@@ -1,4 +1,4 @@
-"""A classifier that trains with more heads than it predicts with."""
+"""A classifier with more heads in training than in prediction."""
 
 import dataclasses
 from typing import Any
@@ -16,20 +16,22 @@ LOSSES = ("given", "ce", "mean", "sum")
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """What an output is trained with.
+    """Labels, loss and weight of one output in training.
 
     Args:
-        labels: What its rows are to say, for a batch of `B` images with labels
-            `y` of `C` classes: "class", `y` of `B` rows; of `2 B` rows, image
-            and destroyed image in turn, "pair", `y` of both; "swap", `y` and
-            `y + C`; "origin", 1 and 0; "none", nothing: it is to be 0.
-        loss: "given" to `compile`, "ce" for the cross-entropy whatever is
-            given; for "none" the "mean" of its absolute values, or their
-            "sum" over a pair of images.
-        weight: Number >= 0 that the loss is multiplied by.
+        labels: Labels of the rows, for a batch of `B` images with labels `y` of
+            `C` classes. "class": `y`, for `B` rows. The others are for `2 B`
+            rows, in which image and destroyed image alternate. "pair": `y` for
+            both. "swap": `y` and `y + C`. "origin": 1 and 0. "none": no labels;
+            the output is trained towards 0.
+        loss: "given" for the loss given to `compile`, "ce" for cross-entropy in
+            any case. With labels "none": the "mean" of the absolute values, or
+            their "sum" over a pair of images.
+        weight: Factor of the loss, number >= 0.
 
     Raises:
-        ValueError: A value is not one of these, or they do not fit.
+        ValueError: If a value is not one of these, or labels and loss do not
+            fit together.
 
     >>> Head("swap", "ce", 1.0).weight
     1.0
@@ -58,31 +60,32 @@ class MultiHeadClassifier(keras.Model):
     """Trains all heads of a network with one loss, and predicts with one.
 
     `compile` and `fit` take the loss and the labels of a plain classifier. In
-    training every head gets the labels that are right for it, and the loss is
+    training every head gets its own labels, and the loss is
 
     ```
     sum over heads of weight * loss(labels of the head, output of the head)
     ```
 
     In `evaluate` and `predict` the model is `classifier`, a plain functional
-    model from images to logits: save or export that one for use. What is not
-    needed for it is not computed. The accuracy that training shows is that of
-    the output `shown`.
+    model from images to logits, and computes nothing else. Save or export
+    `classifier` for use. The training accuracy is the accuracy of the output
+    `shown`.
 
     Args:
-        network: Functional `keras.Model` from images to a dict of outputs.
-            "logits", `(batch, classes)`, is what is predicted; it is no head.
-        heads: Dict from names of outputs to `Head`s.
-        shown: Name of an output with class logits, for the accuracy in
-            training.
-        **kwargs: Those of `keras.Model`: `name`.
+        network: Functional `keras.Model` from images to a dict of outputs. The
+            model predicts "logits", `(batch, classes)`; it is not a head.
+        heads: Dict that maps names of outputs to `Head`s.
+        shown: Name of an output with class logits, used for the training
+            accuracy.
+        **kwargs: Arguments of `keras.Model`: `name`.
 
     Attributes:
-        classifier: `keras.Model` from images to logits. It shares its layers.
+        classifier: `keras.Model` from images to logits. It shares the layers of
+            `network`.
         training_network: `keras.Model` from images to the outputs of training.
 
     Raises:
-        ValueError: The network has no such outputs.
+        ValueError: If the network does not have these outputs.
 
     Example:
 
@@ -117,8 +120,9 @@ class MultiHeadClassifier(keras.Model):
             )
         if "logits" in wanted:
             raise ValueError(
-                '"logits" is what is predicted: give what is trained another '
-                f"name. Received: heads={sorted(heads)}, shown={shown!r}"
+                '"logits" is the output for prediction: give the outputs for '
+                f"training another name. Received: heads={sorted(heads)}, "
+                f"shown={shown!r}"
             )
         self.network = network
         self.heads, self.shown = dict(heads), shown
@@ -134,20 +138,21 @@ class MultiHeadClassifier(keras.Model):
 
     @property
     def input_shape(self) -> Any:
-        """Of the images, with the batch."""
+        """Shape of the images, with the batch axis."""
         return self.network.input_shape
 
     @property
     def output_shape(self) -> Any:
-        """Of the logits."""
+        """Shape of the logits."""
         return self.classifier.output_shape
 
     def behind(self, inputs: Any, images: Any) -> "MultiHeadClassifier":
-        """The same with layers in front of it, such as augmentation.
+        """Returns this model with layers in front, such as augmentation.
 
         Args:
             inputs: `keras.Input`.
-            images: Keras tensor made of it, that this model takes.
+            images: Keras tensor computed from `inputs`; this model takes it as
+                input.
 
         Returns:
             `MultiHeadClassifier` that shares all layers.
@@ -170,7 +175,7 @@ class MultiHeadClassifier(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """The weighted sum of the heads, or the loss of the logits."""
+        """The weighted sum of the head losses, or the loss of the logits."""
         if not isinstance(y_pred, dict):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         losses = self.head_losses(y, y_pred, sample_weight)
@@ -182,12 +187,12 @@ class MultiHeadClassifier(keras.Model):
     def head_losses(
         self, y: Any, outputs: dict[str, Any], sample_weight: Any = None
     ) -> dict[str, Any]:
-        """The loss of each head before its weight.
+        """The loss of each head, without its weight.
 
         Args:
             y: Labels, integers `(batch,)` or `(batch, 1)`, or one-hot or soft
                 ones `(batch, classes)`.
-            outputs: Dict of what `training_network` returns.
+            outputs: Dict that `training_network` returns.
             sample_weight: `(batch,)` or None.
 
         Returns:
@@ -201,11 +206,11 @@ class MultiHeadClassifier(keras.Model):
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> Any:
-        """Those of `compile`, in training of the output `shown`."""
+        """The metrics of `compile`; in training for the output `shown`."""
         if isinstance(y_pred, dict):
             y_pred = y_pred[self.shown]
             head = self.heads.get(self.shown, Head())
-            if head.labels == "pair":  # Of the image as it was.
+            if head.labels == "pair":  # Keep the original image.
                 y_pred = _halves(y_pred)[:, 0]
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
@@ -289,5 +294,5 @@ class MultiHeadClassifier(keras.Model):
 
 
 def _halves(x: Any) -> Any:
-    """`(2 B, ...)` of image and destroyed image in turn as `(B, 2, ...)`."""
+    """Reshapes `(2 B, ...)` to `(B, 2, ...)`, image and destroyed image."""
     return ops.reshape(x, (-1, 2, *x.shape[1:]))

@@ -1,4 +1,4 @@
-"""Where a method takes its features out of a backbone."""
+"""Finds the layer of a backbone that gives a method its features."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import keras
 
 __all__ = ["find_tap"]
 
-# The papers': after the activation and before the pooling.
+# The papers' layers: after the activation and before the pooling.
 VGG = {
     "last": {"vgg16": "block5_conv3", "vgg19": "block5_conv4"},
     "finer": {"vgg16": "block4_conv3", "vgg19": "block4_conv4"},
@@ -14,22 +14,24 @@ VGG = {
 
 
 def find_tap(backbone: Any, tap: str | None = None, where: str = "last") -> Any:
-    """The output of a layer within a backbone.
+    """Returns the output of a layer inside a backbone.
 
     Args:
         backbone: Functional `keras.Model` without its classifier.
         tap: Name of a layer, such as "conv4_block6_out", or of a level of a
-            backbone with `pyramid_outputs`, such as "P4". None for what the
-            papers take of VGG16 and ResNet-50, and its like of others.
-        where: Without `tap`: "last" for the last feature map, of VGG before
-            its last pooling; "finer" for the last one with more places, of VGG
-            the one before its fourth pooling.
+            backbone with `pyramid_outputs`, such as "P4". None for the layer
+            that the papers use in VGG16 and ResNet-50, or a similar layer in
+            other backbones.
+        where: Used without `tap`. "last" is the last feature map; in VGG it is
+            the map before the last pooling. "finer" is the last map that is
+            larger than that; in VGG it is the map before the fourth pooling.
 
     Returns:
         Keras tensor `(batch, height, width, channels)`.
 
     Raises:
-        ValueError: There is no such layer, or it has no feature map.
+        ValueError: If there is no such layer, or its output is not a feature
+            map.
 
     Example:
 
@@ -43,13 +45,13 @@ def find_tap(backbone: Any, tap: str | None = None, where: str = "last") -> Any:
 
 
 class Taps:
-    """The layers of a backbone with what leaves them, in one graph.
+    """The layers of a backbone and their outputs, in one graph.
 
     Args:
         backbone: Functional `keras.Model`.
 
     Attributes:
-        start: Keras tensor that enters the backbone.
+        start: Keras tensor that is the input of the backbone.
     """
 
     def __init__(self, backbone: Any) -> None:
@@ -61,7 +63,8 @@ class Taps:
             for layer in backbone.layers:
                 self._add(layer, getattr(layer, "output", None))
         else:
-            # Cut out of another model, its layers know that one's graph.
+            # The backbone is cut out of another model: its layers know that
+            # model's graph.
             copy = keras.models.clone_model(
                 backbone,
                 clone_function=lambda layer: layer,
@@ -103,13 +106,13 @@ class Taps:
         finer = [x for x in self.maps if _places(x) > _places(self.last)]
         if not finer:
             raise ValueError(
-                f"No feature map of {self.backbone.name} has more places than "
-                "its last. Name a layer: tap= (--tap)"
+                f"No feature map of {self.backbone.name} is larger than its "
+                "last one. Name a layer: tap= (--tap)"
             )
         return finer[-1]
 
     def call(self, outputs: Any, inputs: Any, frozen: bool) -> tuple[Any, Any]:
-        """`(part, its outputs)` of the backbone; if frozen, as at inference."""
+        """`(part, outputs)` of the backbone; if frozen, in inference mode."""
         part = keras.Model(self.start, outputs, name=self.backbone.name)
         part.trainable = not frozen
         return part, part(inputs, training=False if frozen else None)

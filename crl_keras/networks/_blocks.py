@@ -6,12 +6,12 @@ from keras import layers
 
 def logits(classes, **kwargs):
     """The last layer: linear, in float32 under any dtype policy."""
-    # int: Keras takes no NumPy integer such as `labels.max() + 1`.
+    # int: Keras does not take NumPy integers such as `labels.max() + 1`.
     return layers.Dense(int(classes), dtype="float32", name="logits", **kwargs)
 
 
 def pooled_logits(x, classes, bias_initializer=None):
-    """Global average pooling, then a layer that starts as `torch.nn.Linear`."""
+    """Global average pooling, then a layer initialised as `torch.nn.Linear`."""
     x = layers.GlobalAveragePooling2D(data_format="channels_last")(x)
     return logits(
         classes,
@@ -58,7 +58,7 @@ def pad(x, size, strides):
 
 
 def norm(x):
-    """Batch normalisation as in PyTorch, whose momentum of 0.1 is 0.9 here."""
+    """Batch normalisation as in PyTorch; its momentum 0.1 is 0.9 in Keras."""
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
 
 

@@ -38,7 +38,8 @@ def densenet40(
     `N(0, 2 / (k * k * filters))` for a k x k kernel, and the last layer from
     `U(+-1 / sqrt(fan_in))` with a bias of 0. Batch normalisation has momentum
     0.9 and epsilon 1e-5. One difference remains: Keras's running variance uses
-    the variance of the batch, Torch's its unbiased estimate.
+    the variance of the batch, and Torch's running variance its unbiased
+    estimate.
 
     Args:
         input_shape: `(height, width, channels)`, at least 4 x 4. The
@@ -47,7 +48,7 @@ def densenet40(
         classes: Number of classes, at least 2.
         first_filters: Channels of the first convolution, at least 1. Defaults
             to `16`, which gives the published 1.0M parameters. The official
-            code has 24, twice the growth rate.
+            code has 24 channels, twice the growth rate.
 
     Returns:
         `keras.Model` from scaled float images to float32 logits

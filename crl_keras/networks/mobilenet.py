@@ -34,7 +34,7 @@ def mobilenetv2(input_shape: Sequence[int], classes: int) -> keras.Model:
     conv1x1-BN-ReLU to 1280 channels, global average pooling and a linear layer.
     A block expands its channels by 6 (in the first stage by 1) with
     conv1x1-BN-ReLU, filters each channel with a depthwise conv3x3-BN-ReLU, and
-    projects with conv1x1-BN. Blocks of stride 1 add their input; where the
+    projects with conv1x1-BN. Blocks of stride 1 add their input. If the
     channels differ, the input passes a conv1x1-BN first. No convolution has a
     bias. The network has 2,296,922 trainable parameters at 10 classes and
     2,412,212 at 100.
@@ -43,16 +43,17 @@ def mobilenetv2(input_shape: Sequence[int], classes: int) -> keras.Model:
     first and the last convolution, and the linear layer. Shortcuts are not
     counted.
 
-    It differs from the MobileNetV2 paper: ReLU in place of ReLU6, strides for
-    32 x 32 images, projections on shortcuts, and no dropout.
+    It differs from the MobileNetV2 paper: ReLU instead of ReLU6, strides for
+    small images (32 x 32), projections on shortcuts, no dropout.
 
     As in PyTorch, stride-2 convolutions pad one pixel on all sides, batch
     normalisation has momentum 0.9 and epsilon 1e-5, and the weights and the
     bias of the last layer start from `U(+-1 / sqrt(fan_in))`, with a fan-in of
     9 for a depthwise kernel. Two differences remain. Keras's running variance
-    uses the variance of the batch, PyTorch's its unbiased estimate. The paper
-    used PyTorch 1.0, where the scales of batch normalisation started from
-    `U(0, 1)`; here, and in PyTorch since 1.2, they start as 1.
+    uses the variance of the batch, and PyTorch's running variance its unbiased
+    estimate. The paper used PyTorch 1.0, where the scales of batch
+    normalisation started from `U(0, 1)`; here, and in PyTorch since 1.2, they
+    start as 1.
 
     Args:
         input_shape: `(height, width, channels)`, at least 8 x 8. The

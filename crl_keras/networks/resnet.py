@@ -22,7 +22,7 @@ def resnet34(
     follow, with 1, 2, 4 and 8 times `width` channels; all but the first halve
     the map. It ends in global average pooling and a linear layer. A block is
     conv3x3-BN-ReLU-conv3x3-BN, plus its shortcut, then ReLU. The shortcut is
-    conv1x1-BN where the shapes differ. No convolution has a bias.
+    conv1x1-BN if the shapes differ. No convolution has a bias.
 
     The paper says "ResNet-34", but its code has a quarter of the usual widths:
     16, 32, 64 and 128. These are the default. `width=64` builds the usual
@@ -34,10 +34,10 @@ def resnet34(
     As in PyTorch, stride-2 convolutions pad one pixel on all sides, batch
     normalisation has momentum 0.9 and epsilon 1e-5, and the weights and the
     bias of the last layer start from `U(+-1 / sqrt(fan_in))`. Two differences
-    remain. Keras's running variance uses the variance of the batch, PyTorch's
-    its unbiased estimate. The paper used PyTorch 1.0, where the scales of batch
-    normalisation started from `U(0, 1)`; here, and in PyTorch since 1.2, they
-    start as 1.
+    remain. Keras's running variance uses the variance of the batch, and
+    PyTorch's running variance its unbiased estimate. The paper used PyTorch
+    1.0, where the scales of batch normalisation started from `U(0, 1)`; here,
+    and in PyTorch since 1.2, they start as 1.
 
     Args:
         input_shape: `(height, width, channels)`, at least 8 x 8. The
@@ -141,7 +141,7 @@ def basic(x, width, strides):
 
 
 def bottleneck(x, width, strides):
-    """conv1x1, conv3x3 and conv1x1 to four times the width, else `basic`."""
+    """conv1x1, conv3x3, conv1x1 to four times the width; else as `basic`."""
     y = relu(norm(conv(x, width, 1)))
     y = relu(norm(conv(y, width, strides=strides)))
     y = norm(conv(y, 4 * width, 1))

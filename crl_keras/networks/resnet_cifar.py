@@ -31,8 +31,8 @@ def resnet20(input_shape: Sequence[int], classes: int) -> keras.Model:
     and batch normalisation has momentum 0.9 and epsilon 1e-5. Convolutions
     start from `N(0, 2 / (9 * filters))` (He et al. 2015, by fan-out), the last
     layer and its bias from `U(-1/8, 1/8)`. One difference remains: Keras's
-    running variance uses the variance of the batch, PyTorch's its unbiased
-    estimate.
+    running variance uses the variance of the batch, and PyTorch's running
+    variance its unbiased estimate.
 
     Args:
         input_shape: `(height, width, channels)`, at least 4 x 4. The

@@ -27,13 +27,14 @@ def resnet164(input_shape: Sequence[int], classes: int) -> keras.Model:
     at 10 classes and 1,726,388 at 100.
 
     The paper cites the first ResNet paper for this network, but its code builds
-    the one of the second.
+    the network of the second.
 
     As in PyTorch, stride-2 convolutions pad one pixel on all sides, and batch
     normalisation has momentum 0.9 and epsilon 1e-5. Convolutions start from
     `N(0, 2 / (k * k * filters))` for a k x k kernel, the last layer and its
     bias from `U(+-1/16)`. One difference remains: Keras's running variance uses
-    the variance of the batch, PyTorch's its unbiased estimate.
+    the variance of the batch, and PyTorch's running variance its unbiased
+    estimate.
 
     Args:
         input_shape: `(height, width, channels)`, at least 4 x 4. The

@@ -78,7 +78,7 @@ def zhu2018(input_shape: Sequence[int], classes: int) -> keras.Model:
     """Builds four convolutions, two dense layers, max-pooling and dropout.
 
     This is the network of the paper's Table II. The paper describes it only
-    with the words of the line above. We take it to be the example
+    with the words of the first line. We take it to be the example
     `cifar10_cnn.py` that Keras had when Zhu et al. wrote (spring 2018); this is
     not verified. That example has 3x3 convolutions of 32, 32, 64 and 64
     filters. The second of each pair has no padding. Pooling and dropout 0.25

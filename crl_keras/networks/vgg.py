@@ -27,10 +27,10 @@ def vgg16(input_shape: Sequence[int], classes: int) -> keras.Model:
 
     As in PyTorch, batch normalisation has momentum 0.9 and epsilon 1e-5, and
     weights and biases start from `U(+-1 / sqrt(fan_in))`. Two differences
-    remain. Keras's running variance uses the variance of the batch, PyTorch's
-    its unbiased estimate. The paper used PyTorch 1.0, where the scales of batch
-    normalisation started from `U(0, 1)`; here, and in PyTorch since 1.2, they
-    start as 1.
+    remain. Keras's running variance uses the variance of the batch, and
+    PyTorch's running variance its unbiased estimate. The paper used PyTorch
+    1.0, where the scales of batch normalisation started from `U(0, 1)`; here,
+    and in PyTorch since 1.2, they start as 1.
 
     Args:
         input_shape: `(height, width, channels)`, at least 32 x 32. The five

@@ -216,7 +216,7 @@ def test_errors():
     for kwargs in ({"epsilon": 0}, {"norm_epsilon": -1.0}):
         with pytest.raises(ValueError, match=next(iter(kwargs))):
             BilinearPooling(**kwargs)
-    with pytest.raises(ValueError, match="of the same places"):
+    with pytest.raises(ValueError, match="of the same height"):
         keras.Model(
             y := [keras.Input((2, 3, 4)), keras.Input((3, 2, 4))],
             BilinearPooling()(y),

@@ -1,6 +1,6 @@
-"""From the records of runs to what a reader sees.
+"""Turns the records of runs into tables, figures and reports.
 
 `comparison` groups and pairs runs and tests losses, `tables`, `figures` and
-`report` show the result. This room may import runs, measures, data and the
-ground, and no backend: reports are made where none is installed.
+`report` show the result. This folder may import runs, measures, data and the
+modules of `experiments` itself. It imports no backend, so reports need none.
 """

@@ -1,10 +1,10 @@
-"""What the records of an experiment say about its losses, as plain values.
+"""Compares the losses of an experiment from its records, as plain values.
 
-Runs that differ in loss, seed and fold alone form a group, within which losses
-are compared by pairs of the same seed and fold; groups that differ in the
-learning rate alone form a family. Errors are fractions in `[0, 1]`, differences
-are `loss - baseline`, so that a negative one is in favour of the loss. Imports
-no backend.
+Runs that differ only in loss, seed and fold form a group. Within a group,
+losses are compared in pairs of the same seed and fold. Groups that differ only
+in the learning rate form a family. Errors are fractions in `[0, 1]`.
+Differences are `loss - baseline`: a negative one is in favour of the loss.
+Imports no backend.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from crl_keras.experiments.runs.config import own_parts
 from crl_keras.experiments.runs.config import parse_loss
 from crl_keras.experiments.words import LEVEL
 
-# What reports take for granted of every result.json.
+# The keys that every result.json must have for a report.
 RESULT_KEYS = {
     "backend",
     "best",
@@ -57,12 +57,12 @@ class LossResult:
 
     Attributes:
         loss: canonical loss.
-        label: how tables call it.
-        records: finished `Record`s, by seed.
-        diverged: `Record`s that diverged, by seed.
-        evaluations: dict from a seed to `Evaluation`, of runs with logits.
-        last: `results.Summary` of the last-epoch test errors.
-        best: the same of the best epoch's, chosen on the test set.
+        label: name of the loss in tables.
+        records: finished `Record`s, in order of the seed.
+        diverged: `Record`s that diverged, in order of the seed.
+        evaluations: dict from a seed to the `Evaluation` of a run with logits.
+        last: `results.Summary` of the test errors of the last epoch.
+        best: `results.Summary` of the lowest test errors of any epoch.
         calibration: tuple of `CalibrationRow`.
     """
 
@@ -87,26 +87,26 @@ class LossResult:
 
 @dataclasses.dataclass(frozen=True)
 class PairedComparison:
-    """One loss against the baseline, over the seeds that both have.
+    """Compares one loss with the baseline over the seeds of both.
 
     Attributes:
-        loss: canonical loss, with its `label`.
-        baseline: the baseline's canonical loss, with its `baseline_label`.
-        seeds: tuple of the seeds paired.
+        loss: canonical loss; `label` is its name in tables.
+        baseline: canonical baseline; `baseline_label` is its name.
+        seeds: tuple of the paired seeds.
         differences: tuple, error of the loss minus the baseline's, by seed.
         test: `results.PairedTTest`.
-        p_holm: its p after Holm's correction over the group, or None.
-        family_size: number of tests that correction is over.
+        p_holm: p of `test` after Holm's correction over the group, or None.
+        family_size: number of tests in the correction.
         wilcoxon: `results.Wilcoxon`.
         effect: `results.PairedEffectSize`.
-        seeds_needed: for 80 % power of one test at the effect seen,
-            `math.inf` for more than a million, or None.
-        seeds_needed_range: the same at both ends of the effect's interval.
-        seeds_needed_holm: the same where the p must hold after the correction,
-            whatever the other losses do.
+        seeds_needed: number of seeds for 80 % power of one test at the
+            observed effect; `math.inf` for more than a million, or None.
+        seeds_needed_range: the numbers at both ends of the effect's interval.
+        seeds_needed_holm: the number if p must stay below the level after the
+            correction, whatever the other losses do.
         mcnemar: tuple of `results.McNemar`, by seed; `a` is the loss.
-        unpaired: numbers of runs of the loss and of the baseline where they
-            are no pairs and `test` is Welch's, or None.
+        unpaired: numbers of runs of the loss and of the baseline if `test` is
+            Welch's test of unpaired runs, or None.
     """
 
     loss: str
@@ -148,17 +148,17 @@ class PairedComparison:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs that differ in loss and seed alone.
+    """Runs that differ only in loss, seed and fold.
 
     Attributes:
-        title: what names it among the groups of a comparison.
-        config: the `RunConfig` of one of them.
+        title: the name of the group in the comparison.
+        config: the `RunConfig` of one of the runs.
         baseline: canonical loss that the others are compared with.
         losses: tuple of `LossResult`, the baseline first.
-        comparisons: tuple of `PairedComparison`, of all others.
-        notes: tuple of sentences on what is missing or needs care.
-        own_rates: where every loss has its own learning rate, a dict from the
-            loss to a dict from each seed to the rate; else None.
+        comparisons: tuple of `PairedComparison`, one for each other loss.
+        notes: tuple of sentences on missing runs and doubtful numbers.
+        own_rates: if every loss has its own learning rate, a dict from each
+            loss to a dict from seed to rate; otherwise None.
     """
 
     title: str
@@ -184,23 +184,23 @@ class Group:
 
     @functools.cached_property
     def model(self):
-        """The `single.Model` to report on where there is one loss, or None."""
+        """The `single.Model` of a group with one loss, or None."""
         return model_of(self.losses)
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """Groups that differ in the learning rate alone.
+    """Groups that differ only in the learning rate.
 
     Attributes:
-        title: what names it among the families of a comparison.
+        title: the name of the family in the comparison.
         groups: tuple of `Group`, by learning rate.
         losses: tuple of canonical losses, the baseline first.
-        best_rates: dict from a loss to its learning rate of lowest mean test
-            error, among those with the most finished runs of it.
+        best_rates: dict from each loss to its learning rate of lowest mean
+            test error, among the rates with the most finished runs.
         notes: tuple of sentences on the choice of the rate.
-        own: `Group` of every loss at the rate that held-out images chose, or
-            None for one rate or without held-out images.
+        own: `Group` of each loss at its best rate on held-out images, or None
+            if there is one rate or no held-out image.
     """
 
     title: str
@@ -220,20 +220,20 @@ def compare(records, baseline=None, on_run=None, rates_by_seed=False):
 
     Args:
         records: `Record`s, as `read_records` returns them.
-        baseline: loss the others are compared with, None for "ce". In a group
-            without it, the first loss is; its notes say so if it was asked
-            for.
-        on_run: function called with (done, total) as runs are evaluated.
-        rates_by_seed: of several learning rates, choose that of a loss for
-            every seed by itself, not one for all seeds.
+        baseline: loss that the others are compared with; None for "ce". A
+            group without this loss uses its first loss, and notes this if
+            `baseline` was given.
+        on_run: function called with (done, total) after each run.
+        rates_by_seed: choose the learning rate of a loss for each seed,
+            instead of one for all seeds.
 
     Returns:
         A tuple of `Family`.
 
     Raises:
-        ValueError: for no records, a baseline of which there is no run, two
-            records of the same run, runs of one group that were made from
-            different data, or a file that is not what the runner writes.
+        ValueError: if there are no records or no run of the baseline, if two
+            records are of the same run, if runs of a group used different
+            data, or if a file does not have the expected content.
         ImportError: without SciPy.
     """
     if not records:
@@ -261,25 +261,25 @@ def compare(records, baseline=None, on_run=None, rates_by_seed=False):
 
 
 def named_loss(baseline, losses):
-    """The loss that a user means by its name in tables, or by its spec."""
+    """Finds a loss by its name in tables, or by its spec."""
     by_label = {loss_label(loss): loss for loss in losses if own_parts(loss)}
     return by_label.get(baseline, baseline)
 
 
 def _usual_baseline(records):
-    """What `compare_losses` was given as baseline, or None."""
+    """The `baseline` argument that `compare_losses` had, or None."""
     found = {r.result.get("baseline") for r in records}
     return found.pop() if len(found) == 1 else None
 
 
 def check_baseline(baseline, losses):
-    """Raises ValueError for one that is asked for and not among the losses."""
+    """Raises ValueError if the baseline is given and not among the losses."""
     if baseline is None:
         return
     losses = sorted({canonical_loss(loss) for loss in losses})
     if canonical_loss(baseline) not in losses:
         raise ValueError(
-            f"Expected a baseline of which there are runs: {', '.join(losses)}."
+            f"Expected a baseline that has runs: {', '.join(losses)}."
             f" Received: {canonical_loss(baseline)}"
         )
 
@@ -292,7 +292,7 @@ def _family_key(config):
 
 def _loss_order(baseline):
     def key(loss):
-        if own_parts(loss):  # As the user gave them.
+        if own_parts(loss):  # In the user's order.
             return loss != baseline, len(LOSSES)
         name, parameters = parse_loss(loss)
         return (
@@ -306,7 +306,7 @@ def _loss_order(baseline):
 
 
 def _family_titles(families):
-    """Data and network, and what else tells families of the same apart."""
+    """Data, network, and the settings that differ between such families."""
     configs = [json.loads(key) for key in families]
     for config in configs:
         recipe = config.pop("recipe")
@@ -344,7 +344,7 @@ def _make_family(title, groups, baseline, count, rates_by_seed):
 
 
 def _own_rate_group(family, baseline, chosen, by_seed):
-    """Every loss of a family at the rates that were chosen for it."""
+    """Makes the `Group` of each loss at its chosen rates."""
     order = sorted(chosen, key=lambda loss: loss != baseline)
     losses = tuple(_at_rates(family, loss, chosen[loss]) for loss in order)
     comparisons = _compare_losses(losses)
@@ -361,7 +361,7 @@ def _own_rate_group(family, baseline, chosen, by_seed):
 
 
 def _at_rates(family, loss, chosen):
-    """The `LossResult` of the runs at the rate that each pair has."""
+    """The `LossResult` of a loss from the chosen rate of each pair."""
     by_rate = rates.rates_of(family.groups, loss)
     if len(used := set(chosen.values())) == 1:
         return by_rate[used.pop()]
@@ -401,7 +401,7 @@ def _make_group(title, records, baseline, count):
 
 
 def is_given(record):
-    """Whether a result was made elsewhere, see `compare_results`."""
+    """Whether a result comes from `compare_results`, not from our runs."""
     return bool(record.result.get("given"))
 
 
@@ -416,8 +416,8 @@ def _check_group(records):
                 last_error(record), _best_error(record)
                 if not record.history and not is_given(record):
                     raise ValueError(
-                        f"{record.path / 'history.csv'} has no epoch: copy the "
-                        "run whole, or delete its folder"
+                        f"{record.path / 'history.csv'} has no epoch: copy "
+                        "all files of the run, or delete its folder"
                     )
             else:
                 record.result["failure"]["epoch"]
@@ -439,8 +439,8 @@ def _check_group(records):
         )
         if fingerprint != expected:
             raise ValueError(
-                f"{record.path} and {first.path} have one configuration "
-                "and were made from different data: they are no pair"
+                f"{record.path} and {first.path} have the same configuration "
+                "but were made from different data: they cannot be compared"
             )
 
 
@@ -483,7 +483,7 @@ def _compare_losses(losses):
             c,
             p_holm=p,
             family_size=tested,
-            # Holm's first step; the later ones are milder.
+            # The first and strictest step of Holm's correction.
             seeds_needed_holm=_seeds_needed(c.effect.d_z, max(tested, 1)),
         )
         for c, p in zip(found, corrected, strict=True)
@@ -491,7 +491,7 @@ def _compare_losses(losses):
 
 
 def is_unpaired(result, baseline):
-    """Whether results that were made elsewhere have no seeds in common."""
+    """Whether results from `compare_results` have no seeds in common."""
     records = [*result.records, *baseline.records]
     if not records or not all(map(is_given, records)):
         return False
@@ -500,9 +500,9 @@ def is_unpaired(result, baseline):
 
 
 def tested(of_loss, of_baseline, unpaired):
-    """The test of numbers by seed, of two losses: a `PairedTTest`.
+    """Tests the numbers of two losses, by seed; returns a `PairedTTest`.
 
-    Where they are no pairs, it holds Welch's test of all of them.
+    If the runs are unpaired, the result holds Welch's test of all runs.
     """
     if not unpaired:
         seeds = [seed for seed in of_loss if seed in of_baseline]

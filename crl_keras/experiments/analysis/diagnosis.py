@@ -1,7 +1,7 @@
-"""Signs that a run cannot be trusted, each with what to do about it.
+"""Finds signs that a run cannot be trusted, and says what to do.
 
-Every sign is a sentence for the user, printed after training and shown in the
-report. Imports no backend.
+Each sign is a sentence for the user. It is printed after training and shown in
+the report. Imports no backend.
 """
 
 import contextlib
@@ -17,22 +17,22 @@ from crl_keras.experiments.words import counted
 from crl_keras.experiments.words import listed
 from crl_keras.experiments.words import pair_text
 
-GAP = 0.25  # Of accuracies: training this far above the test is overfitting.
+GAP = 0.25  # Overfitting: training accuracy minus test accuracy above this.
 FIRST_EPOCHS = 5
-# Moving averages that reach back further than this share of the training have
-# not forgotten the statistics that they started with.
+# If moving averages reach back further than this share of the training, they
+# still contain their initial statistics.
 LONGEST_REACH = 0.2
 NAMES_SHOWN = 5
 KEYS = {"train_loss", "train_accuracy", "test_loss"}
 
 
 def loss_of_guessing(loss, classes):
-    """The loss of equal probabilities for all classes, or None.
+    """The loss when all classes have equal probabilities, or None.
 
-    None is for losses whose value depends on more than the probabilities.
+    Returns None if the loss depends on more than the probabilities.
 
     Args:
-        loss: A loss as `parse_loss` takes it.
+        loss: A loss that `parse_loss` accepts.
         classes: Number of classes.
 
     >>> round(loss_of_guessing("ce", 10), 4)
@@ -53,20 +53,20 @@ def loss_of_guessing(loss, classes):
 
 
 def diagnose(record, logits=None):
-    """What is wrong with a run that ended, as sentences.
+    """Says what is wrong with a finished run.
 
     Args:
         record: `Record`.
         logits: Logits of the test set `[N, C]`, or None.
 
     Returns:
-        Dict from the kind of a sign to its sentence, empty for a run that
-        looks right. The kinds: "guessing", "rising", "lagging", "overfitted"
-        and "unpredicted".
+        Dict from the kind of a sign to its sentence; empty if the run looks
+        right. The kinds: "guessing", "rising", "lagging", "overfitted" and
+        "unpredicted".
     """
     if record.result["status"] != "done" or not record.history:
         return {}
-    if not KEYS <= record.history[-1].keys():  # Of numbers made elsewhere.
+    if not KEYS <= record.history[-1].keys():  # From `compare_results`.
         return {}
     found = {
         "guessing": _guessing(record),
@@ -79,13 +79,13 @@ def diagnose(record, logits=None):
 
 
 def signs(records):
-    """What is wrong with any of the runs: a sentence for each kind of a sign.
+    """Says what is wrong with the runs, with one sentence per kind of sign.
 
     Args:
-        records: `Record`s; those without logits are looked at without.
+        records: `Record`s, with or without logits.
 
     Returns:
-        List of str. Where several runs have a sign, the first is described.
+        List of str. If several runs have a sign, it describes the first run.
     """
     found = {}
     for record in records:
@@ -113,10 +113,10 @@ def _guessing(record):
         chance is not None and not smoothed and last["train_loss"] >= chance
     ):
         return (
-            f"It has not learned: the training loss ends at "
+            f"It has not learned: the last training loss is "
             f"{last['train_loss']:.3g}"
-            + (f" ({chance:.3g} is guessing)" if chance is not None else "")
-            + f", the training accuracy at {last['train_accuracy']:.1%}. "
+            + (f" (guessing gives {chance:.3g})" if chance is not None else "")
+            + f", the training accuracy {last['train_accuracy']:.1%}. "
             + _advice(
                 record,
                 "Try another learning rate (--find-rate suggests one), more "
@@ -126,7 +126,7 @@ def _guessing(record):
         )
     if chance is not None and last["test_loss"] >= chance:
         return (
-            f"The test loss, {last['test_loss']:.3g}, is not below that of "
+            f"The test loss, {last['test_loss']:.3g}, is not below the loss of "
             f"guessing, {chance:.3g}. Do not trust the probabilities, even if "
             "the accuracy is good. "
             + _advice(
@@ -157,7 +157,7 @@ def _rising(record):
 
 
 def _lagging(record):
-    """Moving averages of batch normalisation that have not arrived."""
+    """The sign that moving averages still hold their initial statistics."""
     found = record.result.get("batch_norm")
     if not found or found["mode"] != "moving":
         return None
@@ -208,13 +208,13 @@ def _unpredicted(record, logits):
         f"{listed(shown)}. Look at their "
         + _advice(
             record,
-            "images. Use more of them, --class-weights balanced, or more "
+            "images. Use more images, --class-weights balanced, or more "
             "epochs.",
-            "samples. Use more of them, `class_weight`, or more epochs.",
+            "samples. Use more samples, `class_weight`, or more epochs.",
         )
     )
 
 
 def _advice(record, of_command, of_call):
-    """What fits a run of the command line, or one of `compare_losses`."""
+    """Chooses the advice for the command line or for `compare_losses`."""
     return of_call if isinstance(record.config, OwnConfig) else of_command

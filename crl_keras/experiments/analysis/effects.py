@@ -1,8 +1,8 @@
-"""What a loss changes: by longer steps, by weighting the samples, by both.
+"""Separates what a loss changes by longer steps and by weighting samples.
 
-Cross-entropy with the steps of a loss has the first alone, the loss with the
-steps of cross-entropy the second: see docs/what-crl-does.md. Imports no
-backend.
+Cross-entropy with the steps of the loss shows the steps alone. The loss with
+the steps of cross-entropy shows the weighting alone: see
+docs/what-crl-does.md. Imports no backend.
 """
 
 import dataclasses
@@ -25,9 +25,9 @@ class Part:
     """One part of the change, over the seeds.
 
     Attributes:
-        test: `results.PairedTTest` of the change in error; a negative one is
-            in favour of the loss.
-        p_holm: its p after Holm's correction over the family, or None.
+        test: `results.PairedTTest` of the change in error; a negative change
+            is in favour of the loss.
+        p_holm: p of `test` after Holm's correction over the family, or None.
     """
 
     test: results.PairedTTest
@@ -42,9 +42,9 @@ class Part:
 class Effect:
     """The change in test error from cross-entropy to a loss, in parts.
 
-    With the errors of cross-entropy (ce), the loss, cross-entropy with the
-    loss's steps (steps) and the loss with cross-entropy's steps (weights), for
-    every seed:
+    For each seed, from the errors of cross-entropy (ce), of the loss, of
+    cross-entropy with the steps of the loss (steps), and of the loss with the
+    steps of cross-entropy (weights):
 
         step        = steps - ce
         weighting   = weights - ce
@@ -52,10 +52,10 @@ class Effect:
         total       = loss - ce = step + weighting + interaction
 
     Attributes:
-        loss: canonical loss, with its `label`.
+        loss: canonical loss; `label` is its name in tables.
         rate: learning rate.
-        n: number of seeds that have all four.
-        parts: dict from one of PARTS to `Part`.
+        n: number of seeds with all four errors.
+        parts: dict from each name in PARTS to its `Part`.
     """
 
     loss: str
@@ -66,7 +66,7 @@ class Effect:
 
 
 def effects(family):
-    """Every `Effect` of a `Family`, by rate; empty without the controls."""
+    """The `Effect`s of a `Family`, by rate; empty without the controls."""
     found = [e for group in family.groups for e in _effects(group)]
     tests = [part.test.p for e in found for part in e.parts.values()]
     corrected = iter(statistics.holm(tests))
@@ -105,7 +105,7 @@ def _effect(group, result, *others):
         "interaction": loss - steps - weights + ce,
         "total": loss - ce,
     }
-    # 0 to all digits where it is 0 but for the rounding of sums.
+    # Rounding of sums may leave a tiny number: it is set to 0.
     parts = {
         name: Part(
             statistics.paired_t_test(
@@ -119,7 +119,7 @@ def _effect(group, result, *others):
 
 
 def _definition(loss):
-    """The spec of a loss, also of one that a user has named."""
+    """The spec of a loss, also if the user gave it a name."""
     own = own_parts(loss)
     if own is None:
         return loss

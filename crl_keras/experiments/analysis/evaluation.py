@@ -1,4 +1,4 @@
-"""What the stored logits of a run say: errors, confusions, calibration."""
+"""Computes errors, confusions and calibration from stored logits."""
 
 import dataclasses
 import zipfile
@@ -25,7 +25,7 @@ class Calibration:
         brier: Brier score, in `[0, 2]`.
         ece: expected calibration error, in `[0, 1]`.
         curve: `calibration.ReliabilityCurve`.
-        temperature: what the logits were divided by, or None.
+        temperature: the divisor of the logits, or None.
     """
 
     nll: float
@@ -37,12 +37,12 @@ class Calibration:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What one run's stored logits say.
+    """The scores of one run, computed from its stored logits.
 
     Attributes:
-        correct: bool `[samples]`, predicted right.
+        correct: bool `[samples]`, whether the prediction is right.
         confusion: int64 `[classes, classes]`, rows are true classes.
-        calibrations: dict from a method, one of METHODS, to `Calibration`.
+        calibrations: dict from a method (in METHODS) to `Calibration`.
         held_out_error: error on the held-out images, in `[0, 1]`, or None.
     """
 
@@ -54,15 +54,15 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationRow:
-    """Calibration of one loss after one method, over its seeds.
+    """Calibration of one loss with one method, over its seeds.
 
     Attributes:
         loss: canonical loss.
         method: one of METHODS.
         n: number of runs.
-        nll: `results.Summary`, and so are `brier` and `ece`.
+        nll, brier, ece: `results.Summary`.
         temperature: mean of the temperatures, or None.
-        curve: mean of the runs' curves, bin by bin.
+        curve: mean of the curves of the runs, bin by bin.
     """
 
     loss: str
@@ -78,8 +78,8 @@ class CalibrationRow:
 def evaluate(record):
     """Scores the stored logits of a finished run, or returns None.
 
-    None is for logits or data that were not copied along. Raises ValueError
-    if they are there and do not fit each other or the result.
+    Returns None if the logits or data are missing, as when they were not
+    copied. Raises ValueError if they do not fit each other or the result.
     """
     try:
         logits, labels = record.logits(), record.data()["labels"]
@@ -91,7 +91,7 @@ def evaluate(record):
         KeyError,
         OSError,
         EOFError,
-        zipfile.BadZipFile,  # Half copied.
+        zipfile.BadZipFile,  # An incomplete copy.
     ) as error:
         raise ValueError(
             f"The logits in {record.path} cannot be scored: {error}. Delete "
@@ -110,10 +110,10 @@ def as_floats(values):
 def _evaluate(record, logits, labels):
     test = logits["test"]
     if scores.error(test, labels) != last_error(record):
-        raise ValueError("its error is not the one in result.json")
+        raise ValueError("their error is not the one in result.json")
     methods = {"as trained": (test, None)}
     is_crl = parse_loss(record.config.loss)[0] in ("crl", "nllr")
-    # Of soft labels the optimum is another, and the map not its inverse.
+    # With soft labels the optimum differs: the posterior's formula is wrong.
     if is_crl and not record.config.recipe.soft_labels:
         parameters = crl_parameters(record.config.loss)
         methods["CRL posterior"] = (crl_posterior(test, **parameters), None)
@@ -125,8 +125,8 @@ def _evaluate(record, logits, labels):
         temperature = calibration.fit_temperature(
             logits["held_out"], logits["held_out_labels"]
         )
-        # At a bound, where all held-out images are right, it would make the
-        # network sure of whatever it has wrong on the test set.
+        # If all held-out images are right, the temperature is at its bound. It
+        # would make the network sure of its mistakes on the test set.
         if not calibration.is_bound(temperature):
             scaled = np.asarray(test, np.float64) / temperature
             methods["temperature"] = (scaled, temperature)
@@ -181,7 +181,7 @@ def calibration_rows(loss, evaluations):
 
 
 def _mean_curve(curves):
-    # Of one test set, all runs have bins of the same numbers of samples; folds
+    # Runs on one test set have bins of the same sizes. The sizes of folds
     # differ a little.
     counts = np.mean([c.count for c in curves], axis=0)
     return calibration.ReliabilityCurve(

@@ -1,8 +1,8 @@
-"""The figures of a comparison: SVG made of records, no display, no backend.
+"""Draws the figures of a comparison as SVG, without display or backend.
 
-Every figure is as wide as a phone and is to be scaled up. A loss has one
-colour, dash and marker throughout a report, so that it can be told in grey.
-The same records give the same bytes.
+Every figure is as wide as a phone screen and scales up. A loss keeps its
+colour, dash and marker in a whole report. Dash and marker distinguish losses
+in grey print. The same records give the same bytes.
 """
 
 import dataclasses
@@ -34,8 +34,8 @@ CLASSES_SHOWN = 3
 INK, FAINT, GRID = "#1a1a1a", "#6b6b6b", "#dddddd"
 PAPER = dict(facecolor="white", edgecolor="none", pad=0.6, alpha=0.85)
 
-# Okabe and Ito's colours, told apart by the colour-blind; the baseline's
-# comes first. Dashes and markers do the same in grey.
+# The colours are Okabe and Ito's, which colour-blind people can distinguish.
+# The first is for the baseline. Dashes and markers work in grey print.
 STYLES = (
     (INK, "-", "o"),
     ("#0072b2", (0, (6, 1.5)), "s"),
@@ -56,9 +56,9 @@ SETTINGS = {
     "font.size": 9,
     "legend.fontsize": 8.5,
     "legend.frameon": False,
-    "svg.fonttype": "none",  # Text that can be read, searched and copied.
+    "svg.fonttype": "none",  # Keeps text searchable and easy to copy.
     "text.color": INK,
-    "text.parse_math": False,  # A class name may hold a dollar sign.
+    "text.parse_math": False,  # A class name may have a dollar sign.
     "xtick.color": FAINT,
     "xtick.labelcolor": INK,
     "xtick.labelsize": 8.5,
@@ -88,10 +88,10 @@ class Figure:
     """A drawn figure.
 
     Attributes:
-        title: what it shows, in a few words.
-        svg: an <svg> element, with `title` as its name for screen readers.
-        caption: what lines, bands and points are.
-        wide: takes a whole row of a report.
+        title: a short title.
+        svg: an <svg> element; `title` is its name for screen readers.
+        caption: explains the lines, bands and points.
+        wide: whether it takes a whole row of a report.
     """
 
     title: str
@@ -102,13 +102,13 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Bars:
-    """What one loss says of an `Example`.
+    """The prediction of one loss for an `Example`.
 
     Attributes:
-        loss: canonical loss, with its `label`.
-        predicted: class name.
-        right: whether that is the true class.
-        probabilities: tuple of softmax outputs, of the example's `classes`.
+        loss: canonical loss; `label` is its name in tables.
+        predicted: name of the predicted class.
+        right: whether the prediction is right.
+        probabilities: tuple of softmax outputs for the example's `classes`.
     """
 
     loss: str
@@ -120,13 +120,13 @@ class Bars:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A test image on which losses of one seed disagree.
+    """A test image on which the losses of one seed disagree.
 
     Attributes:
-        index: its number in the test set, from 0.
+        index: position in the test set, from 0.
         image: a PNG as a data URI.
-        small: whether it is to be shown pixel by pixel.
-        truth: name of its class.
+        small: whether the page shows it pixel by pixel.
+        truth: name of the true class.
         classes: tuple of the class names shown.
         bars: tuple of `Bars`, the baseline first.
     """
@@ -148,7 +148,7 @@ def loss_styles(families):
 
 
 def error_curves(group, styles):
-    """Smoothed test error over the epochs, or None without finished runs."""
+    """Draws the smoothed test error over the epochs, or None without runs."""
     curves = {
         result.loss: _test_errors(result.records)
         for result in group.losses
@@ -196,7 +196,7 @@ def error_curves(group, styles):
 
 
 def learning_curves(result, what):
-    """Training, test and other curves over the epochs, of one loss, or None.
+    """Draws the training, test and other curves of one loss, or None.
 
     Args:
         result: `LossResult`.
@@ -208,7 +208,7 @@ def learning_curves(result, what):
         values = _column(result.records, f"{part}_{column}")
         if what == "error":
             values = 100 * (1 - values)
-        if np.isfinite(values).all():  # All runs have it, in all epochs.
+        if np.isfinite(values).all():  # In all epochs of all runs.
             curves[part] = values
     if not curves:
         return None
@@ -243,7 +243,7 @@ def learning_curves(result, what):
 
 
 def _parts(records, column):
-    """What `history.csv` has an accuracy or a loss of: train first."""
+    """The parts with this column in `history.csv`: test first, train last."""
     names = [name for r in records for row in r.history for name in row]
     parts = dict.fromkeys(
         name.removesuffix(f"_{column}")
@@ -255,14 +255,14 @@ def _parts(records, column):
 
 
 def _column(records, name):
-    """A column of the histories, `[runs, epochs]`, NaN where it is not."""
+    """A column of the histories, `[runs, epochs]`, NaN if it is missing."""
     rows = [[row.get(name, np.nan) for row in r.history] for r in records]
     shortest = min(map(len, rows))
     return np.array([row[:shortest] for row in rows], np.float64)
 
 
 def seed_strip(group, styles):
-    """Last-epoch error of every run, seeds joined, or None without runs."""
+    """Draws the last error of every run, joined by seed, or None."""
     results = [result for result in group.losses if result.records]
     if not results:
         return None
@@ -291,7 +291,7 @@ def seed_strip(group, styles):
         axes.grid(axis="y", color=GRID, lw=0.6)
     same = ": same initial weights, same batches"
     if any(r.result.get("given") for r in group.records):
-        same = ""  # Of their training nothing is known.
+        same = ""  # Their training is unknown.
     caption = (
         f"A point is a run, a grey line joins the runs of one seed{same}. Bar "
         "and number: mean over the seeds."
@@ -300,7 +300,7 @@ def seed_strip(group, styles):
 
 
 def differences(group, styles):
-    """Each loss minus the baseline, seed by seed, or None without pairs."""
+    """Draws each loss minus the baseline by seed, or None without pairs."""
     compared = [c for c in group.comparisons if c.differences or c.unpaired]
     if not compared:
         return None
@@ -341,11 +341,11 @@ def differences(group, styles):
 
 
 def reliability(group, method, styles):
-    """Reliability diagram of one calibration method, or None."""
+    """Draws the reliability of one calibration method, or None."""
     rows = []
     for result in group.losses:
         by_method = {row.method: row for row in result.calibration}
-        # Cross-entropy needs no CRL posterior: shown as it is, beside it.
+        # Cross-entropy has no CRL posterior. Its softmax is drawn instead.
         plain = by_method.get("as trained")
         fallback = plain if method == "CRL posterior" else None
         rows.append(by_method.get(method, fallback))
@@ -393,7 +393,7 @@ def reliability(group, method, styles):
 
 
 def confusion_matrices(group, class_names):
-    """A confusion matrix for each loss with logits, up to 20 classes."""
+    """Draws a confusion matrix for each loss, for up to 20 classes."""
     if len(class_names) > MOST_CLASSES:
         return []
     shares = {
@@ -402,7 +402,7 @@ def confusion_matrices(group, class_names):
         if result.evaluations
     }
     wrong = ~np.eye(len(class_names), dtype=bool)
-    # One scale for all losses of the group.
+    # All losses of the group share one scale.
     largest = max([s[wrong].max() for s in shares.values()] + [0.1])
     return [
         _confusion_matrix(
@@ -413,7 +413,7 @@ def confusion_matrices(group, class_names):
 
 
 def confused_pairs(group, class_names):
-    """A `Table` of the classes taken for one another most, or None."""
+    """A `Table` of the most frequent confusions of classes, or None."""
     results = [result for result in group.losses if result.evaluations]
     if not results:
         return None
@@ -447,7 +447,7 @@ def confused_pairs(group, class_names):
 
 
 def rate_figure(family, styles):
-    """Error against learning rate, or None for fewer than two rates."""
+    """Draws the error by learning rate, or None for fewer than two rates."""
     if len(family.groups) < 2 or not family.best_rates:
         return None
     found = {loss: _by_rate(family, loss) for loss in family.best_rates}
@@ -494,9 +494,9 @@ def rate_figure(family, styles):
 
 
 def effect_figures(family):
-    """What each loss changes by its steps and its weighting; a tuple.
+    """Draws what each loss changes by steps and by weighting; a tuple.
 
-    One figure a loss that has both controls, over the learning rate.
+    Each loss with both controls gets one figure, over the learning rate.
     """
     by_loss = {}
     for effect in effects(family):
@@ -548,16 +548,16 @@ def _effect_figure(found):
 
 
 def disagreements(group):
-    """Test images where losses of one pair disagree, and that seed (and fold).
+    """Finds test images on which the losses of one seed (and fold) disagree.
 
-    Chosen by rule and not by eye: in the order of the test set, the first
-    three that the baseline has right and another loss wrong, and the first
-    three of the reverse, among the images that the records keep.
+    Takes the first three images of the test set that the baseline has right
+    and another loss wrong, and the first three that the baseline has wrong
+    and another loss right. Only images in the records count.
 
     Returns:
-        `(seed, examples)`, with no example where there is none, or None if
-        no seed has logits of the baseline and another loss, or the records
-        keep no images.
+        `(seed, examples)`; `examples` is empty without disagreement. None if
+        no seed has logits of the baseline and another loss, or if the records
+        have no images.
     """
     seed, results = _most_shared_seed(group)
     if seed is None:
@@ -575,7 +575,7 @@ def disagreements(group):
     lost = np.flatnonzero(baseline & ~others.all(axis=0))
     won = np.flatnonzero(~baseline & others.any(axis=0))
     chosen = [*lost[:EXAMPLES_EACH_WAY], *won[:EXAMPLES_EACH_WAY]]
-    # The logits of one run at a time: of many classes they are large.
+    # Loads the logits of one run at a time: many classes make them large.
     probabilities = [
         scores.softmax(record.logits()["test"][chosen]) if chosen else None
         for record in records
@@ -588,14 +588,14 @@ def disagreements(group):
 
 
 def far_losses(values, factor=6):
-    """Losses so far from the baseline that they would hide the others.
+    """Finds losses so far from the baseline that they would hide the others.
 
     Args:
         values: dict from losses to their numbers, the baseline first.
-        factor: how many times wider they make the axis.
+        factor: a loss is far if it makes the axis more than this times wider.
 
     Returns:
-        A set of keys of `values`; at least the two nearest are not in it.
+        A set of keys of `values`, without the baseline and the nearest loss.
     """
     ends = [(min(found), max(found)) for found in values.values()]
     low, high = ends[0]
@@ -614,12 +614,12 @@ def far_losses(values, factor=6):
 
 
 def smoothing_window(epochs):
-    """Epochs in the moving mean: odd, about a fifteenth of the run."""
+    """Epochs in the moving mean: an odd number, about 1/15 of the run."""
     return (epochs // 15) | 1 if epochs >= 30 else 1
 
 
 def smoothed(values, window):
-    """Centred moving mean along the last axis, of what there is at the ends."""
+    """Centred moving mean along the last axis, shorter at both ends."""
     values = np.asarray(values, np.float64)
     half = window // 2
     return np.stack(
@@ -632,18 +632,18 @@ def smoothed(values, window):
 
 
 class Svg(str):
-    """The text of an <svg> element, and the Matplotlib `figure` it shows."""
+    """The text of an <svg> element; `figure` is its Matplotlib figure."""
 
 
 class _drawing:
-    """A context with `axes` to draw on, which leaves `svg` behind."""
+    """A context with `axes` to draw on; at its end it sets `svg`."""
 
     def __init__(self, width, height, title):
         matplotlib = require("matplotlib", "experiments")
         figure = require("matplotlib.figure", "experiments")
         self.title = title
         self.settings = matplotlib.rc_context(
-            # Names of parts come from their content then, and not by chance.
+            # With a salt, ids depend on the content and not on chance.
             {**SETTINGS, "svg.hashsalt": title}
         )
         self.make = lambda: figure.Figure((width, height), layout="constrained")
@@ -657,7 +657,7 @@ class _drawing:
     def __exit__(self, *error):
         try:
             if error[0] is None:
-                # Text stays text in the SVG: the reader's fonts draw it.
+                # The SVG keeps text, so the browser has the missing glyphs.
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", "Glyph .* missing")
                     self.svg = Svg(svg_of(self.figure, self.title))
@@ -667,14 +667,14 @@ class _drawing:
 
 
 def svg_of(figure, title):
-    """The <svg> element of a Matplotlib figure, the same for the same one."""
+    """Makes the <svg> element of a Matplotlib figure, always the same."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg")
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    # With a date: the same records would not give the same bytes.
+    # The metadata has a date, which would change the bytes.
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # The size is the page's to choose; the shape stays in viewBox.
+    # The page sets the size. `viewBox` keeps the shape.
     svg = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", svg)
     svg = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", svg)
     name = html.escape(title, quote=True)
@@ -682,12 +682,12 @@ def svg_of(figure, title):
 
 
 def _test_errors(records):
-    """Test errors `[runs, epochs]`, of the epochs that all runs have."""
+    """Test errors `[runs, epochs]` of the epochs that all runs have."""
     return 1 - _column(records, "test_accuracy")
 
 
 def _draw_runs(axes, x, result, style):
-    """The runs of a loss at `x`, and their mean beside them."""
+    """Draws the runs of a loss at `x` and their mean beside them."""
     errors = 100 * np.array(list(result.errors.values()))
     axes.plot(
         np.full(len(errors), x),
@@ -704,7 +704,7 @@ def _draw_runs(axes, x, result, style):
 
 
 def _draw_difference(axes, y, c, style):
-    """Mean, interval and seeds of a `PairedComparison` at the height `y`."""
+    """Draws mean, interval and seeds of a `PairedComparison` at `y`."""
     values = 100 * np.array(c.differences)
     axes.plot(
         values,
@@ -743,7 +743,7 @@ def _by_rate(family, loss):
 
 
 def _not_drawn(apart):
-    """What a caption says of the losses that `far_losses` left out."""
+    """The sentence of a caption on the losses left out by `far_losses`."""
     if not apart:
         return ""
     names = listed([f"{label} at {where}" for label, where in apart.items()])
@@ -751,7 +751,7 @@ def _not_drawn(apart):
 
 
 def _set_error_scale(axes, errors):
-    """Logarithmic where errors fall far: the end is what is compared."""
+    """Uses a logarithmic axis if errors fall far, to show the end."""
     ticker = require("matplotlib.ticker", "experiments")
     low = min(e.min() for e in errors)
     high = max(e.max() for e in errors)
@@ -764,7 +764,7 @@ def _set_error_scale(axes, errors):
 
 
 def _label_ends(axes, ends):
-    """Names lines at their right ends, moved apart where they collide."""
+    """Labels lines at their right ends and moves labels apart."""
     axes.autoscale_view()
     height = axes.figure.get_size_inches()[1] * 72 * 0.8
     gap = 10.5 / height
@@ -789,10 +789,10 @@ def _label_ends(axes, ends):
 
 
 def spread(places, gap):
-    """Moves places apart to at least `gap`, keeping order and centre."""
+    """Moves places at least `gap` apart and keeps order and centre."""
     order = np.argsort(places, kind="stable")
     moved = np.array(places, dtype=np.float64)
-    blocks = []  # Of [sum of wished-for starts, labels in it].
+    blocks = []  # [sum of wished starts, number of labels].
     for i in order:
         blocks.append([places[i], 1])
         while len(blocks) > 1:
@@ -843,7 +843,7 @@ def _confusion_matrix(label, values, wrong, largest, class_names, noun):
         size = 7.5 if n <= 10 else 6
         for true, predicted in np.argwhere(values >= 0.05):
             value = values[true, predicted]
-            # Numbers of two digits are all that fits into small cells.
+            # Small cells have space for two digits only.
             digits = 1 if n <= 12 and value < 99.95 else 0
             text = f"{value:.{digits}f}"
             dark = wrong[true, predicted] and value > 0.6 * largest
@@ -877,7 +877,7 @@ def _confusion_matrix(label, values, wrong, largest, class_names, noun):
 
 
 def _short(name, most=14):
-    """A name without its middle: what tells names apart is at both ends."""
+    """Cuts out the middle of a long name; names differ at their ends."""
     if len(name) <= most:
         return name
     half = most // 2
@@ -885,7 +885,7 @@ def _short(name, most=14):
 
 
 def _most_shared_seed(group):
-    """The first seed of the most losses, and these, the baseline first."""
+    """The first seed with the most losses, and those losses."""
     baseline = group.losses[0]
     best, found = None, []
     for seed in sorted(baseline.evaluations):

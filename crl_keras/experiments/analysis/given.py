@@ -1,4 +1,4 @@
-"""Records of results that were made elsewhere: a table of numbers, a row a run.
+"""Makes records from a table of results of other programs, one run per row.
 
 Imports no backend.
 """
@@ -19,15 +19,15 @@ GROUP_COLUMNS = ("dataset", "network", "learning_rate")
 def given_records(
     results, baseline=None, paired="auto", percent="auto", name=None
 ):
-    """Records of a table of results, see `crl_keras.compare_results`.
+    """Makes records of a table of results, see `crl_keras.compare_results`.
 
     Returns:
         `(records, baseline)`: list of `KeptRecord`, and the baseline's spec.
 
     Raises:
-        ValueError: A column is missing, a cell is no number, a run is there
-            twice, or an argument is not one of its values.
-        OSError: The file cannot be read.
+        ValueError: If a column is missing, a cell is not a number, a run
+            appears twice, or an argument has a wrong value.
+        OSError: If the file cannot be read.
     """
     for word, value in (("paired", paired), ("percent", percent)):
         if value not in ("auto", True, False):
@@ -45,20 +45,18 @@ def given_records(
     if paired is True and not seeded:
         raise ValueError(
             "Pairs need a column `seed` with a number in every row. Received: "
-            "none, or rows without; leave out `paired`"
+            "no such column, or rows without a number. Leave out `paired`"
         )
     read = "percent" if percent else "fractions"
     text = f"{source}: {score} of {len(rows)} runs, read as {read}"
     runs, seen = [], {}
     for i, row in enumerate(rows):
-        number = None if seeded else i
-        number = None if seeded else i
-        config = _config(row, names[i], name or source, number)
+        config = _config(row, i, names[i], name or source, seeded)
         if config.run_id in seen:
             raise ValueError(
                 f"Rows {seen[config.run_id] + 1} and {i + 1} are the same run: "
-                f"{names[i]}, seed {config.seed}. Give other columns that tell "
-                "them apart the name dataset or network, or leave out `seed`"
+                f"{names[i]}, seed {config.seed}. If a column tells them "
+                "apart, name it dataset or network. Or leave out `seed`"
             )
         seen[config.run_id] = i
         with_rate = _has(row, "learning_rate")
@@ -78,7 +76,7 @@ def _baseline(baseline, names):
 
 
 def _rows(results):
-    """A list of dicts, and where it comes from."""
+    """Returns the rows as a list of dicts, and the name of their source."""
     source = "results"
     if isinstance(results, (str, pathlib.Path)):
         source = pathlib.Path(results).name
@@ -99,7 +97,7 @@ def _rows(results):
 
 
 def _columns(rows):
-    """Names of the columns of the loss and of the error or accuracy."""
+    """Names of the loss column and of the error or accuracy column."""
     found = rows[0].keys()
     loss = [name for name in LOSS_COLUMNS if name in found]
     score = [name for name in ("error", "accuracy") if name in found]
@@ -114,7 +112,7 @@ def _columns(rows):
 def _has(row, name):
     value = row.get(name)
     missing = value is None or value == ""
-    return not missing and value == value  # Not NaN, as pandas has it.
+    return not missing and value == value  # pandas uses NaN.
 
 
 def _number(row, name, i):
@@ -141,16 +139,16 @@ def _error(value, score, percent):
     return value if score == "error" else 1 - value
 
 
-def _config(row, loss, name, number):
-    """Of runs without seeds, `number` tells one from another."""
-    seed = number
-    if seed is None:
-        seed = _number(row, "seed", 0)
+def _config(row, i, loss, name, seeded):
+    """Makes the config of row `i`, which replaces a missing seed."""
+    seed = i
+    if seeded:
+        seed = _number(row, "seed", i)
         if seed != int(seed):
             raise ValueError(
                 f"Expected whole numbers in column 'seed'. Received: {seed}"
             )
-    rate = _number(row, "learning_rate", 0) if _has(row, "learning_rate") else 1
+    rate = _number(row, "learning_rate", i) if _has(row, "learning_rate") else 1
     return OwnConfig(
         dataset=str(row["dataset"]) if _has(row, "dataset") else name,
         network=str(row["network"]) if _has(row, "network") else "",
@@ -170,7 +168,7 @@ def _metrics(row, *without):
         try:
             found[name] = float(value)
         except (TypeError, ValueError):
-            continue  # A remark, a path.
+            continue  # Text, such as a remark or a path.
     return found
 
 

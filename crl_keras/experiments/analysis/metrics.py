@@ -1,6 +1,6 @@
-"""Tables of other metrics than the error, with the same tests.
+"""Tables of metrics other than the error, with the same tests.
 
-A run has them in its result, `last["metrics"]`, by the name that the user gave.
+The metrics of a run are in `last["metrics"]` of its result, by their names.
 Imports no backend.
 """
 
@@ -17,7 +17,7 @@ from crl_keras.experiments.words import p_text
 
 
 def metric_table(group):
-    """The metrics of a `Group`'s losses, each against the baseline, or None."""
+    """Compares the metrics of each loss with the baseline; None without any."""
     names = dict.fromkeys(
         name
         for result in group.losses

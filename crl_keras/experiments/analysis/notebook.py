@@ -1,4 +1,4 @@
-"""A comparison as a notebook shows it: one piece of HTML, without any link.
+"""Shows a comparison in a notebook: one piece of HTML without links.
 
 Imports no backend.
 """
@@ -13,7 +13,7 @@ from crl_keras.experiments.analysis.tables import error_table
 from crl_keras.experiments.analysis.tables import rate_table
 from crl_keras.experiments.analysis.verdicts import verdict
 
-# Colours of its own: a notebook may be dark.
+# The colours are set because the notebook may have a dark theme.
 STYLE = (
     "background:#fff;color:#1a1a1a;padding:0.8em 1em;border-radius:4px;"
     "font-family:system-ui,sans-serif;font-size:14px;line-height:1.45;"
@@ -28,11 +28,11 @@ FAINT = "color:#595959;font-size:12px"
 
 
 def to_notebook(families, figure=None):
-    """HTML of the verdicts, the tables and a figure.
+    """Makes HTML of the verdicts, the tables and a figure.
 
     Args:
-        families: What `compare` returns.
-        figure: `figures.Figure` to show beneath, or None.
+        families: Tuple of `Family`, from `compare`.
+        figure: `figures.Figure` to show below the tables, or None.
     """
     parts = []
     for family in families:
@@ -46,7 +46,7 @@ def to_notebook(families, figure=None):
             parts.append(_table(error_table(group), group.notes))
             parts.append(_table(metric_table(group)))
     if figure is not None:
-        # Ids that no other output of the notebook has.
+        # Each output of a notebook needs ids of its own.
         prefix = f"n{zlib.crc32(figure.svg.encode()):08x}"
         svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", figure.svg)
         parts.append(f'<div style="max-width:28em">{svg}</div>')

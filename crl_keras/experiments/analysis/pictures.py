@@ -1,4 +1,4 @@
-"""Pictures in a page: images as data URIs, alone or under a heat map."""
+"""Encodes images as data URIs for a page, with or without a heat map."""
 
 import base64
 import io
@@ -7,16 +7,16 @@ import numpy as np
 
 from crl_keras.experiments._optional import require
 
-SMALL = 64  # Up to here an image is shown pixel by pixel.
-OVERLAY = 96  # The least side of a picture under a heat map.
+SMALL = 64  # Images up to this side are shown pixel by pixel.
+OVERLAY = 96  # Images under a heat map are enlarged to this side.
 OPACITY = 0.7
 
 
 def data_uri(image):
-    """A uint8 image `[height, width, channels]` as a data URI.
+    """Encodes a uint8 image `[height, width, channels]` as a data URI.
 
-    PNG for a small one, whose pixels are kept; JPEG for a larger one, which
-    is ten times smaller.
+    Small images become PNG, which keeps their pixels. Larger images become
+    JPEG, which is ten times smaller.
     """
     picture = _picture(image)
     if max(picture.size) <= SMALL:
@@ -25,17 +25,17 @@ def data_uri(image):
 
 
 def png_data_uri(image):
-    """A uint8 image `[height, width, channels]` as a PNG in a data URI."""
+    """Encodes a uint8 image `[height, width, channels]` as a PNG data URI."""
     return _encoded(_picture(image), "PNG")
 
 
 def overlay_data_uri(image, heat):
-    """An image in grey under its heat map, as a data URI.
+    """Encodes a grey image under its heat map as a data URI.
 
     Args:
         image: uint8 `[height, width, channels]`.
-        heat: floats `[a, b]` in `[0, 1]`, stretched over the image. Bright
-            yellow is 1; where it is 0 the image shows through.
+        heat: floats `[a, b]` in `[0, 1]`, resized to the image. 1 is bright
+            yellow, 0 is transparent.
     """
     pillow = require("PIL.Image", "experiments")
     colormaps = require("matplotlib", "experiments").colormaps

@@ -1,7 +1,7 @@
-"""Learning rates of a comparison: which rate suits which loss, and how sure.
+"""Chooses the learning rate of each loss in a comparison.
 
-The rate of each loss is chosen by its error on held-out images, on which no
-run was trained or tested. Imports no backend.
+Each loss gets the rate of its lowest error on held-out images, which are
+neither trained nor tested on. Imports no backend.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from crl_keras.experiments.words import plural
 
 
 def rates_of(groups, loss):
-    """A dict from each learning rate to the `LossResult` of a loss there."""
+    """A dict from each learning rate to the `LossResult` of a loss."""
     return {
         group.rate: result
         for group in groups
@@ -22,10 +22,10 @@ def rates_of(groups, loss):
 
 
 def best_on_test(groups, losses):
-    """The rate of the lowest mean test error of each loss: optimistic.
+    """The rate of each loss with its lowest mean test error: optimistic.
 
-    Only rates with the most finished runs of a loss count: where there are
-    fewer, others diverged or are not done yet.
+    Only the rates with the most finished runs of a loss count. At the other
+    rates, runs diverged or are not done yet.
     """
     best = {}
     for loss in losses:
@@ -42,18 +42,18 @@ def best_on_test(groups, losses):
 
 
 def choose(groups, losses, by_seed=False):
-    """The learning rate of each loss, by the error on held-out images.
+    """Chooses the learning rate of each loss on held-out images.
 
     Args:
-        groups: Tuple of `Group` that differ in the learning rate alone.
+        groups: Tuple of `Group` that differ only in the learning rate.
         losses: Canonical losses.
-        by_seed: Choose for every seed by itself. Otherwise one rate for all
-            seeds of a loss, by the mean over them; rates with fewer finished
-            runs are not taken.
+        by_seed: Choose a rate for each seed. Otherwise choose one rate for
+            all seeds of a loss, by the mean over the seeds; rates with fewer
+            finished runs do not count.
 
     Returns:
-        A dict from a loss to a dict from its pair (seed, or seed and fold) to
-        the rate, or None where a loss has no held-out images.
+        A dict from each loss to a dict from its pair (seed, or seed and
+        fold) to the rate. None if a loss has no held-out images.
     """
     chosen = {}
     for loss in losses:
@@ -93,7 +93,7 @@ def _held_out_errors(result):
 
 
 def rates_text(rates):
-    """The rates of a loss's pairs, as a table shows them."""
+    """The text of a table for the rates of a loss."""
     different = sorted(set(rates.values()))
     if len(different) == 1:
         return f"{different[0]:g}"
@@ -101,7 +101,7 @@ def rates_text(rates):
 
 
 def choice_notes(groups, chosen, by_seed):
-    """What a reader of the losses at their own rates should know."""
+    """Notes for the table of the losses at their own rates."""
     how = "of each seed" if by_seed else "over the seeds"
     samples = plural(groups[0].config.noun)
     notes = [
@@ -122,7 +122,7 @@ def choice_notes(groups, chosen, by_seed):
 
 
 def test_notes(groups, best):
-    """What a reader of the rates of lowest test error should know."""
+    """Notes for the table of the rates of lowest test error."""
     notes = [
         "The marked rate of a loss has its lowest mean error on the test set. "
         "That choice saw the test set, so its error is optimistic, the more "
@@ -153,7 +153,7 @@ def test_notes(groups, best):
 
 
 def no_held_out_note(groups):
-    """Why no loss has a rate of its own."""
+    """Explains why no rate was chosen."""
     samples = plural(groups[0].config.noun)
     return (
         f"No rate is chosen without the test set, because no {samples} were "

@@ -1,7 +1,7 @@
-"""The report on an experiment, made from its records alone.
+"""Writes the report on an experiment from its records.
 
-Imports no backend: a report can be made on a laptop from runs made elsewhere.
-The same records give the same files.
+Imports no backend, so a laptop can report on the runs of another machine. The
+same records give the same files.
 """
 
 import dataclasses
@@ -76,30 +76,30 @@ def write_report(
 ):
     """Writes report.html, table.md, table.csv, table.tex, calibration.csv.
 
-    Of several learning rates there is own-rates.csv too, and of losses with
-    their controls steps-or-weighting.csv.
+    If there are several learning rates, it also writes own-rates.csv. If
+    there are losses with their controls, it writes steps-or-weighting.csv.
 
-    Of several losses it is a comparison. Of a single one it is a report on
-    the model: its accuracy with an interval, its classes, in classes.csv too,
-    and the test images that tell the most.
+    With several losses, the report compares them. With one loss, it describes
+    the model: the accuracy with an interval, the classes (also in
+    classes.csv), and the most telling test images.
 
     Args:
-        runs_folder: the experiment, as `examples/compare_losses.py` wrote it.
+        runs_folder: folder of the runs, from `examples/compare_losses.py`.
         output: folder of the report; `runs_folder`/report by default.
         baseline: loss that the others are compared with. By default "ce", or
-            the first loss where that was not run.
-        show: print the tables and where the files are.
+            the first loss if "ce" was not run.
+        show: print the tables and the paths of the files.
         console: `rich.console.Console` to print on, or None for a new one.
-        rates_by_seed: choose the learning rate of a loss for every seed by
-            itself, not one for all seeds.
+        rates_by_seed: choose the learning rate of a loss for each seed,
+            instead of one for all seeds.
 
     Returns:
         A `Report`.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
-        ValueError: if it holds no finished run, one that cannot be read, or
-            none of the baseline.
+        FileNotFoundError: if the folder does not exist.
+        ValueError: if it holds no finished run, no run of the baseline, or a
+            run that cannot be read.
         OSError: if the report cannot be written.
         ImportError: without SciPy, Matplotlib, Jinja2 or Rich.
     """
@@ -109,12 +109,12 @@ def write_report(
     if not records:
         begun = len(list(runs_folder.glob("*/config.json")))
         raise ValueError(
-            f"There is no finished run in {runs_folder} ({begun} begun): a "
+            f"There is no finished run in {runs_folder} ({begun} begun). A "
             "report needs at least one. Run examples/compare_losses.py with "
             "this folder as --output first"
         )
     output = runs_folder / "report" if output is None else pathlib.Path(output)
-    # Before the work, which would be lost.
+    # First, because an error here would lose the work.
     output.mkdir(parents=True, exist_ok=True)
     with _progress(console) as on_run:
         families = compare(records, baseline, on_run, rates_by_seed)
@@ -165,7 +165,7 @@ def print_report(report, console):
         show(tables.effect_table(family))
         if len(family.groups) > 1:
             show(tables.rate_table(family))
-            say("* lowest of its loss, chosen on the test set: optimistic.\n")
+            say("* lowest error of the loss on the test set: optimistic.\n")
         for group in family.groups:
             if group.model:
                 show(tables.accuracy_table(group))
@@ -190,7 +190,7 @@ def print_report(report, console):
 
 
 def to_markdown(families):
-    """All tables and verdicts, with what they were made from."""
+    """Writes all facts, verdicts and tables as Markdown."""
     parts = [f"# {tables.escape_markdown(_title(families))}", ""]
     for name, values in facts(families):
         text = "; ".join(tables.escape_markdown(value) for value in values)
@@ -208,17 +208,17 @@ def to_markdown(families):
 
 
 def to_latex(families):
-    """All tables as a file for \\input."""
+    """Writes all tables as a LaTeX file for \\input."""
     head = "% Needs \\usepackage{booktabs} and \\usepackage{graphicx}.\n\n"
     return head + "\n".join(map(tables.to_latex, _tables(families)))
 
 
 def to_html(families):
-    """The whole report as one page that needs nothing else."""
+    """Writes the whole report as one page without other files."""
     jinja2 = require("jinja2", "experiments")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        # Class names and paths are anyone's; only our own SVG is not escaped.
+        # Escapes class names and paths. Only our own SVG is not escaped.
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -244,7 +244,7 @@ def to_html(families):
 def verdicts(families):
     """Pairs of a group's title and a sentence on one of its losses.
 
-    Those of losses at their own learning rates come first.
+    Verdicts on losses at their own learning rates come first.
     """
     groups = [family.own for family in families if family.own]
     groups += [group for family in families for group in family.groups]
@@ -260,9 +260,9 @@ def verdicts_of(group):
 
 
 def _lead(families):
-    """The verdicts in full for one group, else a line for each group.
+    """The full verdicts of a single group, or a line for each group.
 
-    Where each loss has its own learning rate, those verdicts come first.
+    Verdicts on losses at their own learning rates come first.
     """
     groups = [group for family in families for group in family.groups]
     if len(groups) == 1:
@@ -277,7 +277,7 @@ def _short(group):
 
 
 def facts(families):
-    """What was run, on what and with what: pairs of a name and its values."""
+    """Describes data, training and machine: pairs of a name and its values."""
     records = _records(families)
     results = [r.result for r in records]
     if any(r.get("given") for r in results):
@@ -301,7 +301,7 @@ def facts(families):
 
 
 def _facts_given(families, records):
-    """The same of results that were made elsewhere."""
+    """The facts of results from `compare_results`."""
     losses = dict.fromkeys(loss for f in families for loss in f.losses)
     return [
         ("Results", _distinct(r.result["given"] for r in records)),
@@ -318,7 +318,7 @@ def _folds(records):
 
 
 class _Embedder:
-    """Marks SVG as safe, with ids that no other figure of the page has."""
+    """Marks SVG as safe and gives each figure its own ids."""
 
     def __init__(self, markup):
         self.markup, self.count = markup, 0
@@ -346,7 +346,7 @@ def _family_section(family, styles, embed):
 
 
 def _own_section(own, styles, embed):
-    """Each loss at the learning rate that held-out images chose."""
+    """The section of each loss at its best rate on held-out images."""
     drawn = [figures.seed_strip(own, styles), figures.differences(own, styles)]
     return dict(
         title=own.title,
@@ -378,7 +378,7 @@ def _group_section(group, styles, embed):
         confusions = figures.confusion_matrices(group, names)
     return dict(
         title=group.title,
-        # The page shows what needs care apart from how the table was made.
+        # The page shows the notes of the group in a box of their own.
         errors=dataclasses.replace(
             errors,
             notes=tuple(n for n in errors.notes if n not in group.notes),
@@ -402,7 +402,7 @@ def _group_section(group, styles, embed):
 
 
 def _telling(model):
-    """Headings, and the pictures under each as the page shows them."""
+    """Pairs of a heading and the pictures under it, for the page."""
     mistakes, hits = telling_images(model)
     return [
         (heading, [_picture(shown) for shown in found])
@@ -415,7 +415,7 @@ def _telling(model):
 
 
 def _method_pictures(group):
-    """What a method looked at in the first run that kept it, or None."""
+    """The method's pictures of the first run that kept them, or None."""
     kept = (record.method_pictures() for record in group.records)
     found = next((arrays for arrays in kept if arrays is not None), None)
     if found is None:
@@ -461,7 +461,7 @@ def _class_names(group):
 
 
 def _progress(console):
-    """A context that gives a function (done, total), a bar on a terminal."""
+    """A context with a function (done, total) that shows a progress bar."""
     progress = require("rich.progress", "experiments").Progress(
         console=console,
         transient=True,
@@ -550,7 +550,7 @@ def _recipe_text(config):
         own = {"epochs": recipe.epochs, "batch size": recipe.batch_size, **own}
         return "; ".join(f"{name} {value}" for name, value in own.items())
     values = dataclasses.asdict(config.recipe)
-    del values["learning_rate"]  # Has a line of its own.
+    del values["learning_rate"]  # It has its own line.
     values = {"recipe": values.pop("name"), **values}
     values["train_limit"] = config.train_limit
     values["test_limit"] = config.test_limit
@@ -618,6 +618,6 @@ def _dates_text(results):
 
 
 def commands(records):
-    """The command lines that the runs were made by, once each."""
+    """The command lines that made the runs, each once."""
     made_by = (tuple(r.result["command"]) for r in records)
     return [shlex.join(c) for c in dict.fromkeys(made_by) if c]

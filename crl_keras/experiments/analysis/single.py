@@ -1,4 +1,4 @@
-"""What the runs of a single loss say of the model: a report on it.
+"""Describes a model from the runs of a single loss.
 
 Imports no backend.
 """
@@ -19,18 +19,18 @@ from crl_keras.experiments.words import points
 
 @dataclasses.dataclass(frozen=True)
 class ClassScores:
-    """How well one class is told from the others.
+    """How well the model recognises one class.
 
     Attributes:
-        name: of the class.
-        n: number of its test images.
-        predicted: number of test images that are predicted as it.
-        precision: share of these that are of it, or None of none.
-        recall: share of its images that are predicted as it, or None of none.
-        recall_interval: its 95 % interval, `(low, high)`, or None.
-        f1: harmonic mean of precision and recall, or None of no image.
-        confused: what most of its other images are predicted as, and how
-            many: `(name, count)`, or None.
+        name: name of the class.
+        n: number of test images of the class.
+        predicted: number of test images predicted as the class.
+        precision: right share of `predicted`, or None if that is 0.
+        recall: right share of `n`, or None if that is 0.
+        recall_interval: 95 % interval of the recall, `(low, high)`, or None.
+        f1: harmonic mean of precision and recall, or None without images.
+        confused: the most frequent wrong prediction and its number of images,
+            `(name, count)`, or None.
     """
 
     name: str
@@ -45,13 +45,13 @@ class ClassScores:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """The run that a report on a single loss shows.
+    """The run shown in a report on a single loss.
 
     Attributes:
-        label: how tables call the loss.
-        record: its `Record`, the best validated of the loss.
-        why: why this one; "" where there is no other.
-        right: number of test images that are right, of `samples`.
+        label: name of the loss in tables.
+        record: `Record` of the run with the best validation of the loss.
+        why: the reason for this run; "" if it is the only one.
+        right: number of right predictions among `samples` test images.
         interval: 95 % interval of the accuracy, `(low, high)`.
         classes: tuple of `ClassScores`, the lowest F1 first.
     """
@@ -75,11 +75,11 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """A test image that tells something of the model.
+    """A test image that shows something about the model.
 
     Attributes:
-        index: its number in the test set, from 0.
-        name: of its file, or that number.
+        index: position in the test set, from 0.
+        name: file name, or the position.
         truth, predicted: class names.
         confidence: probability of the predicted class.
         of_truth: probability of the true class.
@@ -99,7 +99,7 @@ class Shown:
 
 
 def model_of(losses):
-    """The `Model` of one `LossResult`; None for several or without logits."""
+    """Makes the `Model` of one `LossResult`; None if several, or no logits."""
     if len(losses) != 1 or not losses[0].evaluations:
         return None
     (result,) = losses
@@ -120,7 +120,7 @@ def model_of(losses):
 
 
 def interval(right, samples):
-    """95 % interval of a share, `(low, high)`: Wilson's score interval.
+    """Wilson's score interval of a share at 95 %, `(low, high)`.
 
     Source: Wilson, JASA 22 (1927), 209-212; `scipy.stats.binomtest`.
 
@@ -139,7 +139,7 @@ def class_scores(confusion, names):
 
     Args:
         confusion: int `[classes, classes]`, rows are true classes.
-        names: of the classes.
+        names: names of the classes.
     """
     metrics = require("sklearn.metrics", "experiments")
     true, predicted = np.indices(confusion.shape)
@@ -169,7 +169,7 @@ def class_scores(confusion, names):
                 else None,
             )
         )
-    # Those without an image have no F1, and come last.
+    # Classes without images have no F1 and come last.
     return tuple(sorted(found, key=lambda c: 2.0 if c.f1 is None else c.f1))
 
 
@@ -178,7 +178,7 @@ def _number(value):
 
 
 def sentences(group):
-    """What a reader should know of its model first, a list of sentences."""
+    """The sentences that introduce the model of a `Group`."""
     model, noun = group.model, group.config.noun
     low, high = map(points, model.interval)
     said = [
@@ -203,7 +203,7 @@ def sentences(group):
             f"{counted(weakest.n, noun)} right"
         )
         if weakest.confused:
-            text += f", most others taken for {weakest.confused[0]}"
+            text += f", most often confused with {weakest.confused[0]}"
         said.append(f"{text}.")
     never = [c.name for c in model.classes if c.n and not c.predicted]
     if never:
@@ -213,10 +213,10 @@ def sentences(group):
 
 
 def telling_images(model, count=6):
-    """The most confident mistakes and the least confident hits.
+    """Finds the most confident mistakes and the least confident hits.
 
-    Of all test images where the run kept heat maps, else of those of which
-    the records have a thumbnail.
+    Looks at all test images if the run kept heat maps, otherwise at those
+    with a thumbnail in the records.
 
     Returns:
         `(mistakes, hits)`, lists of `Shown`.
@@ -231,7 +231,7 @@ def telling_images(model, count=6):
     if cams is not None and not set(map(int, np.concatenate(found))) <= set(
         places
     ):
-        cams, among = None, len(data["thumbnails"])  # Of another version.
+        cams, among = None, len(data["thumbnails"])  # Other version.
         found = scores.telling(logits, data["labels"], count, among)
 
     def shown(index):

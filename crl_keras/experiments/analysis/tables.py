@@ -1,8 +1,8 @@
-"""The tables of a comparison: one structure, four ways to write it.
+"""The tables of a comparison, for terminal, Markdown, LaTeX and CSV.
 
-A `Table` holds text for people and, cell by cell, the numbers behind it at
-full precision. Terminal, Markdown and LaTeX show the text; CSV has the numbers
-alone, errors as fractions. Imports no backend.
+Each cell of a `Table` holds a text for people and its numbers at full
+precision. Terminal, Markdown and LaTeX show the text. CSV shows only the
+numbers, with errors as fractions. Imports no backend.
 """
 
 import csv
@@ -47,7 +47,7 @@ LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    "[": "{[}",  # After a line break it would start an argument.
+    "[": "{[}",  # After a line break, [ would start an argument.
     "]": "{]}",
     '"': r"\textquotedbl{}",
     PLUS_MINUS: r"$\pm$",
@@ -64,11 +64,12 @@ class Column:
     """A column of a `Table`.
 
     Attributes:
-        title: what people read; "" for numbers that only CSV shows.
-        names: of the numbers of its cells, as CSV columns.
-        numeric: aligned to the right.
-        short: the title where there is no room, as on a terminal.
-        optional: left out where there is no room, the widest such first.
+        title: the heading; "" if only CSV shows the numbers.
+        names: the CSV columns of the numbers in its cells.
+        numeric: whether the text is aligned to the right.
+        short: the heading on a terminal, where space is short.
+        optional: whether a narrow terminal leaves the column out; the widest
+            optional column goes first.
     """
 
     title: str
@@ -83,9 +84,9 @@ class Cell:
     """A cell of a `Table`.
 
     Attributes:
-        text: what people read.
-        values: as many as its column has names; None for a missing one.
-        strong: set in bold, or marked with a star where there is no bold.
+        text: the text for people.
+        values: one number per name of the column, None if missing.
+        strong: whether it is bold, or has a star on a terminal.
         loss: the canonical loss that the cell names, or None.
     """
 
@@ -97,14 +98,14 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table, however it is to be written.
+    """A table, which can be written in several formats.
 
     Attributes:
-        title: a line over it.
+        title: the line above the table.
         columns: tuple of `Column`.
         rows: tuple of tuples of `Cell`.
-        notes: tuple of sentences under it.
-        context: dict of what CSV says in every row, before the columns.
+        notes: tuple of sentences below the table.
+        context: dict of first columns that are the same in every CSV row.
     """
 
     title: str
@@ -124,7 +125,7 @@ class Table:
 
     @property
     def shown(self):
-        """Columns and rows without those that only CSV shows."""
+        """Columns and rows without the columns that only CSV shows."""
         keep = [i for i, column in enumerate(self.columns) if column.title]
         return (
             [self.columns[i] for i in keep],
@@ -133,7 +134,7 @@ class Table:
 
 
 def error_table(group):
-    """The errors of a `Group`'s losses, and each against the baseline."""
+    """The test error of each loss and its difference to the baseline."""
     by_loss = {c.loss: c for c in group.comparisons}
     columns = _error_columns(loss_label(group.baseline), _pairs(group))
     rows = [
@@ -141,7 +142,7 @@ def error_table(group):
         for result in group.losses
     ]
     if any(r.result.get("given") for r in group.records):
-        # What was made elsewhere has no best epoch.
+        # Results from `compare_results` have no best epoch.
         error = dataclasses.replace(
             columns[2], title="Error [%]", short="error %"
         )
@@ -203,7 +204,7 @@ def own_rate_table(family):
 
 
 def effect_table(family):
-    """What each loss changes by its steps and by its weighting, or None."""
+    """The change of each loss by steps and by weighting, or None."""
     found = effects(family)
     if not found:
         return None
@@ -259,10 +260,10 @@ def _only(rates):
 
 
 def accuracy_table(group):
-    """The accuracy of each run of the one loss of a `Group`.
+    """The accuracy of each run in a `Group` with one loss.
 
     Args:
-        group: `Group` with a `model`, whose run is marked.
+        group: `Group` with a `model`; the run of the model is marked.
     """
     (result,), model = group.losses, group.model
     samples = plural(group.config.noun)
@@ -327,11 +328,11 @@ def _accuracy_cells(record, result, model):
 
 
 def class_table(group, most=None):
-    """How well each class is recognised, the lowest F1 first.
+    """The scores of each class, the lowest F1 first.
 
     Args:
         group: `Group` with a `model`.
-        most: the most rows; None for all classes.
+        most: the maximum number of rows; None for all classes.
     """
     model, samples = group.model, plural(group.config.noun)
     columns = (
@@ -386,7 +387,7 @@ def _class_cells(scores):
 
 
 def _percent(value):
-    """Cell of a fraction, which may be missing or NaN."""
+    """Cell of a fraction that may be missing or NaN."""
     if value is None or np.isnan(value):
         return Cell(NONE, (None,))
     return Cell(points(value), (value,))
@@ -425,7 +426,7 @@ def further_table(group):
 
 
 def calibration_table(group):
-    """NLL, Brier and ECE of a `Group`'s losses, method by method, or None."""
+    """NLL, Brier score and ECE of each loss and method, or None."""
     columns = (
         Column("Loss", ("loss",), numeric=False),
         Column("Probabilities", ("method",), numeric=False, short="kind"),
@@ -452,8 +453,8 @@ def calibration_table(group):
 def fold_table(group):
     """Accuracy of each loss over the folds of a cross-validation, or None.
 
-    The runs of a fold are averaged over their seeds first: the deviation is
-    that of the folds.
+    Each fold is first averaged over its seeds. The standard deviation is over
+    the folds.
     """
     if group.config.fold is None:
         return None
@@ -517,7 +518,7 @@ def rate_table(family):
 
 
 def diverged_table(families):
-    """The runs that diverged, with epoch, step and rate, or None."""
+    """The diverged runs with epoch, step and learning rate, or None."""
     found = [(g, r) for f in families for g in f.groups for r in g.diverged]
     if not found:
         return None
@@ -553,7 +554,7 @@ def diverged_table(families):
 
 
 def all_tables(families):
-    """Every table of a comparison, in the order to be read."""
+    """Every table of a comparison, in reading order."""
     found = []
     for family in families:
         found.append(own_rate_table(family))
@@ -573,10 +574,10 @@ def all_tables(families):
 
 
 def to_rich(table, width=80):
-    """A `rich.table.Table`, for a terminal of so many characters a line."""
+    """Makes a `rich.table.Table` for a terminal with `width` characters."""
     rich_table = require("rich.table", "experiments")
     rich_box = require("rich.box", "experiments")
-    # Text and not markup: a name in brackets is no style.
+    # `Text`, because Rich reads a name in brackets as markup.
     text = require("rich.text", "experiments").Text
     columns, rows = table.shown
     cells = [[_terminal_text(cell) for cell in row] for row in rows]
@@ -593,7 +594,7 @@ def to_rich(table, width=80):
         made.add_column(
             text(heads[i]),
             justify="right" if columns[i].numeric else "left",
-            overflow="fold",  # Not cut: a cut number is a wrong one.
+            overflow="fold",  # Never cut a number.
         )
     for row in cells:
         made.add_row(*(text(row[i]) for i in keep))
@@ -601,7 +602,7 @@ def to_rich(table, width=80):
 
 
 def to_markdown(table):
-    """A Markdown table under its title, with its notes as a list."""
+    """Writes a Markdown table with its title and a list of its notes."""
     columns, rows = table.shown
     head = [escape_markdown(column.title) for column in columns]
     rule = ["---:" if column.numeric else ":---" for column in columns]
@@ -613,10 +614,9 @@ def to_markdown(table):
 
 
 def to_csv(tables):
-    """CSV of tables of the same columns, one under the other.
+    """Writes tables with the same columns below each other as CSV.
 
-    Numbers are written so that reading them gives them back exactly; a
-    missing one is an empty cell.
+    Numbers have all digits. A missing number is an empty cell.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -632,10 +632,10 @@ def to_csv(tables):
 
 
 def to_latex(table):
-    """A `table` environment with booktabs rules, to be \\input.
+    """Writes a LaTeX `table` with booktabs rules, for \\input.
 
-    The document needs `\\usepackage{booktabs}`, and `graphicx` to fit wide
-    tables to the page.
+    The document needs `\\usepackage{booktabs}`, and `graphicx` to shrink wide
+    tables.
     """
     columns, rows = table.shown
     layout = "".join("r" if column.numeric else "l" for column in columns)
@@ -662,13 +662,13 @@ def to_latex(table):
 
 
 def escape_latex(text):
-    """Text with all that LaTeX would act on made harmless."""
+    """Escapes the special characters of LaTeX."""
     return "".join(LATEX.get(character, character) for character in text)
 
 
 def _context(group):
     config = group.config
-    # Of losses at rates of their own, the rate is a column.
+    # If each loss has its own rate, the rate is a column.
     rate = {} if group.own_rates else {"learning_rate": group.rate}
     return {
         "runs": group.title,
@@ -705,7 +705,7 @@ def _result_cells(result):
 
 
 def _comparison_cells(c):
-    if c is None:  # The baseline itself.
+    if c is None:  # The baseline.
         return tuple(
             Cell(NONE, (None,) * count) for count in (4, 1, 1, 3, 1, 3, 4)
         )
@@ -793,12 +793,12 @@ def _rate_cells(group, family):
 
 
 def _over(group):
-    """What a mean is over, and pairs have in common."""
+    """The noun for what a mean is over and what pairs share."""
     return "seeds" if group.config.fold is None else "seeds and folds"
 
 
 def _pairs(group):
-    """What the pairs of a comparison are called."""
+    """The noun for the pairs of a comparison."""
     return "seeds" if group.config.fold is None else "pairs"
 
 
@@ -898,7 +898,7 @@ def _calibration_notes(group, rows):
 
 
 def _without_temperature(result):
-    """Runs that held samples out, and whose temperature is at a bound."""
+    """Counts runs with held-out samples but no usable temperature."""
     return sum(
         bool(record.result["dataset"]["held_out"])
         and record.config.pair in result.evaluations
@@ -909,7 +909,7 @@ def _without_temperature(result):
 
 
 def _fitting(columns, lines, width):
-    """Columns that fit side by side, the optional ones left out first."""
+    """Leaves out optional columns until the others fit the width."""
     keep = list(range(len(columns)))
     widths = [
         max(len(part) for line in lines for part in line[i].split("\n"))
@@ -924,14 +924,14 @@ def _fitting(columns, lines, width):
 
 
 def _terminal_text(cell):
-    """A cell's text with its interval under its number."""
+    """The text of a cell, with the interval below the number."""
     text = cell.text.replace(" [", "\n[")
     text = text.replace("(", "\n(") if cell.loss else text
     return f"{text}*" if cell.strong else text
 
 
 def escape_markdown(text):
-    """Text with all that Markdown would act on made harmless."""
+    """Escapes the special characters of Markdown."""
     text = " ".join(text.splitlines())
     return re.sub(r"([\\`*_\[\]<>|#$&~])", r"\\\1", text)
 
@@ -949,7 +949,7 @@ def _plain(value):
 
 def _latex_head(column):
     text = column.title
-    # One long line would make the column as wide as its title.
+    # A long title is broken into lines to keep the column narrow.
     words, lines = text.split(" "), [""]
     for word in words:
         if lines[-1] and len(lines[-1]) + len(word) > 16:

@@ -1,4 +1,4 @@
-"""What a comparison supports, in sentences."""
+"""Writes sentences on what a comparison supports."""
 
 import json
 import math
@@ -13,12 +13,12 @@ from crl_keras.experiments.words import plural
 from crl_keras.experiments.words import points
 from crl_keras.experiments.words import seeds_text
 
-# What two runs of a group may differ in, and a reader should know of.
+# Keys of a result that may differ within a group; a note then says so.
 PROVENANCE = ("versions", "device")
 
 
 def verdict(comparison):
-    """A sentence or two on what a `PairedComparison` supports, no more."""
+    """Says in a sentence or two what a `PairedComparison` supports."""
     c, test = comparison, comparison.test
     who = f"{c.label} and {c.baseline_label}"
     if test.n == 0:
@@ -59,7 +59,7 @@ def verdict(comparison):
 
 
 def short_verdict(group):
-    """A line on all losses of a `Group`, without numbers."""
+    """Sums up all losses of a `Group` in a line without numbers."""
     baseline = loss_label(group.baseline)
     tested = [c for c in group.comparisons if c.test.p is not None]
     parts = []
@@ -82,7 +82,7 @@ def short_verdict(group):
 
 
 def pair_noun(comparisons):
-    """What the pairs of comparisons are counted in, one of them."""
+    """The singular noun for the pairs of the comparisons."""
     pairs = [pair for c in comparisons for pair in c.seeds]
     folds = any(isinstance(pair, tuple) for pair in pairs)
     return "pair of seed and fold" if folds else "seed"
@@ -90,7 +90,7 @@ def pair_noun(comparisons):
 
 def _lower_or_higher(c):
     difference = c.test.mean_difference
-    if abs(difference) < 1e-12:  # Of sums of floats.
+    if abs(difference) < 1e-12:  # A rounding error of sums.
         return f"{c.label} equals {c.baseline_label}'s"
     size = points(abs(difference))
     if size == "0.00":
@@ -116,8 +116,8 @@ def _conclusion(c):
             "no difference shown, because p is below 0.05 only before the "
             f"correction for {c.family_size} comparisons."
         )
-    # From 3 pairs or fewer the effect is too uncertain to plan with, and of
-    # none there is nothing to show.
+    # An effect from 3 pairs or fewer is too uncertain to plan with. No number
+    # of seeds can show an effect of 0.
     if c.test.n > 3 and c.test.n < c.seeds_needed_holm < math.inf:
         count = seeds_text(c.seeds_needed)
         low, high = map(seeds_text, c.seeds_needed_range)
@@ -215,7 +215,7 @@ def _pair_notes(c, losses):
 
 
 def _notes_of_runs(losses):
-    """What the records themselves say, once."""
+    """The notes in the records, each once."""
     return [
         *dict.fromkeys(
             note

@@ -1,8 +1,8 @@
-"""What the scripts of examples/ and the command `crl-keras` do.
+"""The scripts of examples/ and the command `crl-keras`.
 
-`arguments` has the parsers, `plans` makes a plan of what was parsed, `running`
-runs it, `progress` shows how far it is. `find_rate`, `predict`, `export`,
-`report` and `reproduce` are commands of their own, `own` is `compare_losses`
-for a model of the user's, `main` is `crl-keras`. This room may import every
-other room; none may import it.
+`arguments` has the parsers, `plans` turns parsed arguments into a plan,
+`running` runs the plan and `progress` shows its progress. `find_rate`,
+`predict`, `export`, `report` and `reproduce` are separate commands. `own` is
+`compare_losses` for the user's own model. `main` is `crl-keras`. This folder
+may import every other folder of `experiments`; no other may import it.
 """

@@ -26,8 +26,8 @@ def compare_parser(description):
     what.add_argument(
         "--network",
         default="mlp",
-        help="see crl_keras.networks, or a backbone: LIBRARY/NAME, see\n"
-        "--list-backbones, or the path of a .keras file of your own",
+        help="a network of crl_keras.networks, a backbone LIBRARY/NAME (see\n"
+        "--list-backbones), or the path of your own .keras file",
     )
     _add_list_of_backbones(what)
     _add_method(what)
@@ -44,15 +44,15 @@ def finetune_parser(description, dataset):
     what.add_argument(
         "--backbone",
         default="resnet50",
-        help="a name that --list-backbones prints, such as resnet50, "
-        "mobilenet_v2 or\nefficientnet_v2_b0, or the path of a .keras file "
-        "of your own, which is cut at\nits last pooling (resnet50)",
+        help="a name from --list-backbones, such as resnet50, mobilenet_v2 or\n"
+        "efficientnet_v2_b0, or the path of your own .keras file, which is\n"
+        "cut at its last pooling (resnet50)",
     )
     what.add_argument(
         "--library",
         choices=tuple(LIBRARIES),
-        help="where the backbone comes from (one that has its weights and is "
-        "installed:\nthe first line printed says which)",
+        help="library of the backbone (an installed one that has its weights;\n"
+        "the first printed line names it)",
     )
     _add_list_of_backbones(what)
     _add_method(what)
@@ -66,7 +66,7 @@ def finetune_parser(description, dataset):
             "--faces",
             default="aligned",
             choices=("aligned", "faces"),
-            help="the folder of faces: upright ones, or as found (aligned)",
+            help="folder of faces: upright, or as found (aligned)",
         )
     _add_common(
         parser,
@@ -79,14 +79,14 @@ def finetune_parser(description, dataset):
 
 
 def new_parser(description):
-    """A parser whose help has the lines of the description as they are."""
+    """Makes a parser that keeps the line breaks of its description."""
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawTextHelpFormatter
     )
 
 
 class _ListBackbones(argparse.Action):
-    """Prints them and ends, whatever else is asked for, as --help does."""
+    """Prints the backbones and exits, as --help does."""
 
     def __call__(self, parser, *arguments):
         from crl_keras.experiments.runs.backbone_names import list_backbones
@@ -128,14 +128,14 @@ def _add_losses(group, losses, seeds):
         "--losses",
         nargs="+",
         default=losses,
-        help="ce, nllr, crl and others, see docs/losses.md, with parameters in "
+        help="ce, nllr, crl and others, see docs/losses.md; parameters in "
         f'parentheses:\n"crl(alpha=1.5,beta=-1)" ({" ".join(losses)})',
     )
     group.add_argument(
         "--split-effect",
         action="store_true",
-        help="train two controls of each loss too, to separate its longer "
-        "steps from\nits weighting of samples: docs/what-crl-does.md",
+        help="also train two controls of each loss, to separate its longer "
+        "steps from\nits weighting of samples: see docs/what-crl-does.md",
     )
     group.add_argument(
         "--baseline", help="compare the other losses with this one (ce)"
@@ -144,7 +144,7 @@ def _add_losses(group, losses, seeds):
         "--seeds", type=int, default=seeds, help=f"number of seeds ({seeds})"
     )
     group.add_argument(
-        "--first-seed", type=int, default=0, help="the lowest of them (0)"
+        "--first-seed", type=int, default=0, help="the lowest seed (0)"
     )
 
 
@@ -171,7 +171,9 @@ def _add_common(parser, what, backbone_of, dataset=None, save_model=False):
 
 
 def _add_training(how):
-    how.add_argument("--recipe", help="(one that suits the data set)")
+    how.add_argument(
+        "--recipe", help="training recipe (one that suits the data set)"
+    )
     how.add_argument(
         "--epochs", type=int, help="number of epochs (the recipe's)"
     )
@@ -183,7 +185,7 @@ def _add_training(how):
     how.add_argument(
         "--accumulate",
         type=int,
-        help="split each batch into so many parts, for a small device",
+        help="split each batch into this number of parts, for a small device",
     )
     _add_rates(how)
     _add_layers(how)
@@ -203,7 +205,7 @@ def _add_rates(how):
         nargs="+",
         type=float,
         default=[None],
-        help="one or several; every loss is trained with each",
+        help="one or more learning rates; every loss is trained with each",
     )
     how.add_argument(
         "--find-rate",
@@ -213,12 +215,12 @@ def _add_rates(how):
     how.add_argument(
         "--schedule",
         choices=SCHEDULES,
-        help="how the learning rate falls: in steps, or to 0 as half a cosine",
+        help="decay of the learning rate: in steps, or to 0 as half a cosine",
     )
     how.add_argument(
         "--warmup-epochs",
         type=float,
-        help="number of first epochs in which the learning rate rises",
+        help="number of epochs at the start in which the learning rate rises",
     )
     how.add_argument(
         "--ema",
@@ -240,19 +242,19 @@ def _add_layers(how):
         "--part-rates",
         nargs="+",
         metavar="NAME=FACTOR[@EPOCHS]",
-        help="factor of the learning rate for layers by name, always or in\n"
+        help="factor of the learning rate for layers by name, always or for\n"
         "the first epochs: 'conv5_*=0.1' '*=0@5'; the first match counts",
     )
     how.add_argument(
         "--no-decay",
         nargs="+",
         metavar="NAME",
-        help="layers without weight decay",
+        help="names of layers without weight decay",
     )
     how.add_argument(
         "--head-epochs",
         type=int,
-        help="train only the last layer in the first epochs",
+        help="number of epochs at the start that train only the last layer",
     )
     how.add_argument(
         "--freeze-backbone",
@@ -267,7 +269,8 @@ def _add_epochs(how):
         "--early-stopping",
         type=int,
         metavar="EPOCHS",
-        help="stop after so many epochs without a lower validation error",
+        help="stop after this number of epochs without a lower validation\n"
+        "error",
     )
     how.add_argument(
         "--keep",
@@ -280,7 +283,7 @@ def _add_epochs(how):
         choices=MODES,
         help="statistics of batch normalisation: recompute them from training\n"
         "images before each test (default for backbones), adapt the momentum,\n"
-        "freeze those of the weights, or use Keras's moving averages",
+        "freeze the pretrained ones, or use Keras's moving averages",
     )
     how.add_argument(
         "--class-weights",
@@ -345,7 +348,8 @@ def add_devices(group):
         "--devices",
         type=int,
         default=1,
-        help="split each batch over so many devices, on TensorFlow and JAX (1)",
+        help="split each batch over this number of devices, on TensorFlow and\n"
+        "JAX (1)",
     )
 
 
@@ -403,7 +407,7 @@ def _add_data(data, lists):
         "--exif",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="turn photos upright, as their EXIF orientation says",
+        help="turn photos upright by their EXIF orientation",
     )
     data.add_argument(
         "--crop-to-box",
@@ -414,14 +418,14 @@ def _add_data(data, lists):
         "--reader",
         default="auto",
         choices=READERS,
-        help="decodes the images (tf.data if TensorFlow is installed, "
-        "otherwise pillow)",
+        help="library that decodes the images (tf.data if TensorFlow is\n"
+        "installed, otherwise pillow)",
     )
     data.add_argument(
         "--held-out",
         type=float,
         default=0.1,
-        help="share of the training images for validation and for a\n"
+        help="share of the training images for validation and for fitting a\n"
         "temperature (0.1; a folder val beside train and test replaces it)",
     )
     data.add_argument(
@@ -430,10 +434,10 @@ def _add_data(data, lists):
         help="leave out images that cannot be read, with a warning",
     )
     data.add_argument(
-        "--train-limit", type=int, help="train on only so many images"
+        "--train-limit", type=int, help="maximum number of training images"
     )
     data.add_argument(
-        "--test-limit", type=int, help="test on only so many images"
+        "--test-limit", type=int, help="maximum number of test images"
     )
 
 
@@ -446,17 +450,17 @@ def _add_list(data):
     data.add_argument(
         "--images",
         metavar="FOLDER",
-        help="folder of the file names in --labels (the folder of that file)",
+        help="folder of the images in --labels (the folder of FILE)",
     )
     data.add_argument(
         "--file-column",
         metavar="NAME",
-        help="column of --labels with the files (file, filename, image, path\n"
-        "or the like)",
+        help="column of --labels with the file names (file, filename, image,\n"
+        "path or similar)",
     )
     data.add_argument(
         "--label-column",
         metavar="NAME",
         help="column of --labels with the classes (label, class, species,\n"
-        "target or the like)",
+        "target or similar)",
     )

@@ -1,4 +1,4 @@
-"""Writes a saved model for another runtime: what examples/export.py does."""
+"""The command examples/export.py: writes a model for another runtime."""
 
 import shutil
 import sys
@@ -10,13 +10,15 @@ from crl_keras.experiments.commands.predict import add_choice
 def parser(description):
     """The arguments of examples/export.py."""
     made = new_parser(description)
-    made.add_argument("model", metavar="MODEL", help="see above")
+    made.add_argument(
+        "model", metavar="MODEL", help="folder of runs, or a model.keras"
+    )
     made.add_argument(
         "--format",
         nargs="+",
         required=True,
         choices=("savedmodel", "onnx", "tflite", "torchscript"),
-        help="one or several",
+        help="one or more formats",
     )
     made.add_argument("--output", help="folder of the files (RUN/exported)")
     add_choice(made)
@@ -24,7 +26,7 @@ def parser(description):
 
 
 def run(made):
-    """Parses the command line and exports."""
+    """Parses the command line and exports the model."""
     arguments = made.parse_args()
     try:
         export(arguments)
@@ -33,7 +35,7 @@ def run(made):
 
 
 def export(arguments):
-    """Writes the formats, with the model.json that says what they take."""
+    """Writes the formats, and model.json with the inputs that they need."""
     from crl_keras.experiments.runs.export import export_model
     from crl_keras.experiments.runs.prediction import load_classifier
 

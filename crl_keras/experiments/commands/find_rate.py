@@ -1,4 +1,4 @@
-"""`--find-rate`: a learning-rate range test of each loss; trains nothing."""
+"""`--find-rate`: tests a range of learning rates for each loss."""
 
 import csv
 import pathlib
@@ -8,9 +8,10 @@ from crl_keras.experiments.runs.config import loss_label
 
 
 def find_rates(plan):
-    """Prints a learning rate for each loss of a plan, and keeps the curves.
+    """Prints a learning rate for each loss of a plan and saves the curves.
 
-    Writes find-rate.csv and find-rate.png into the folder of the plan.
+    Writes find-rate.csv and find-rate.png into the folder of the plan. No run
+    is trained.
     """
     from crl_keras.experiments.runs.rate_finder import find_rate
     from crl_keras.experiments.runs.sweep import prepare_dataset

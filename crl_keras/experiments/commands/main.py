@@ -1,6 +1,6 @@
-"""The command `crl-keras`: all that the examples do, in one.
+"""The command `crl-keras`, which does all that the example scripts do.
 
-A parser is made when its command is named, so that help comes at once.
+It makes the parser of the given command only, so that --help is fast.
 """
 
 import argparse
@@ -23,10 +23,10 @@ COMMANDS = {
     "compare": "compare losses over several seeds, with statistics and a "
     "report",
     "finetune": "fine-tune a backbone on: " + ", ".join(FINETUNE),
-    "predict": "classify images with a model that finetune saved",
+    "predict": "classify images with a model saved by finetune",
     "export": "export a saved model for other runtimes and phones",
-    "report": "write the report of a folder of runs again",
-    "results": "compare results of any framework, from a CSV file",
+    "report": "write the report on a folder of runs again",
+    "results": "compare results of any framework from a CSV file",
     "reproduce": "rerun the tables and figures of the paper",
 }
 
@@ -39,7 +39,7 @@ def main(argv):
     name, commands = " ".join(argv[:words]), _commands()
     if name not in commands:
         parser = finetune_parser() if words == 2 else main_parser()
-        # Says what is wrong, or what there is, and ends.
+        # Prints the error or the help, and exits.
         parser.parse_args(argv[words - 1 : words] or ["--help"])
         return 2
     make, run = commands[name]
@@ -50,7 +50,7 @@ def main(argv):
 
 
 def main_parser():
-    """The parser of the first word, whose help is that of the command."""
+    """The parser of the command name; its help is the help of `crl-keras`."""
     from crl_keras.version import __version__
 
     width = max(map(len, COMMANDS))
@@ -88,7 +88,7 @@ def finetune_parser():
 
 
 def _commands():
-    """Functions that make a parser, and that run it, by command."""
+    """For each command, a function that makes its parser and one to run it."""
     found = {
         "demo": (_demo_parser, _run("running", "run")),
         "compare": (
@@ -146,14 +146,14 @@ def _run_of_argv(module):
 
 
 def _demo_parser():
-    """`compare`, with a folder of its own."""
+    """The parser of `compare` with another default --output."""
     parser = _maker("arguments", "compare_parser", COMMANDS["demo"])()
     parser.set_defaults(output="runs/demo")
     return parser
 
 
 def complete():
-    """Answers a shell that asks what may come next; see argcomplete."""
+    """Completes words for the shell with argcomplete."""
     argcomplete = require("argcomplete", "completion")
     parser = argparse.ArgumentParser(prog="crl-keras")
     parser.add_argument("--version", action="store_true")

@@ -1,4 +1,4 @@
-"""What `compare_losses` does: its runs, and what is kept of them."""
+"""Trains the runs of `compare_losses` and keeps their records."""
 
 import contextlib
 import json
@@ -30,10 +30,10 @@ OWN_ORDER = (
 
 
 def compared(**given):
-    """Runs what is not done yet.
+    """Trains the runs that are not done yet.
 
     Returns:
-        `(records, baseline, make_model)`: arguments of `Comparison`.
+        `(records, baseline, make_model)`: the arguments of `Comparison`.
     """
     check_numbers(given)
     policy = policy_name(given["dtype_policy"])
@@ -60,7 +60,7 @@ def _folder(output):
 
 
 class _Work:
-    """The runs of one call: made, shown, and what is kept of them."""
+    """Trains, shows and keeps the runs of one call."""
 
     def __init__(self, problem, configs, folder, given, baseline):
         self.problem, self.folder = problem, folder
@@ -91,7 +91,7 @@ class _Work:
                 say=self.shown.say,
             )
         except KeyboardInterrupt:
-            # In a notebook the runs that are done are not to be lost.
+            # In a notebook, finished runs must not be lost.
             if not any(self._folder(c).done for c in self.configs):
                 raise
             self.stopped = True
@@ -108,7 +108,7 @@ class _Work:
                 if weights:
                     self.problem.weights.setdefault(config.seed, weights)
             elif self.problem.make_callbacks:
-                # Of what callbacks had seen nothing is kept: from the start.
+                # The state of callbacks is not saved: start the run again.
                 (folder.path / "state.npz").unlink(missing_ok=True)
 
     def _on_run(self, config, result):
@@ -130,7 +130,7 @@ class _Work:
         self.shown.on_run(config, result)
 
     def records(self, metrics):
-        """Finished records in the order of the losses, with their metrics."""
+        """The finished records with metrics, in the order of the losses."""
         found = {r.config.run_id: r for r in records.read_records(self.folder)}
         made = [found[c.run_id] for c in self.configs if c.run_id in found]
         notes = self._notes(made)
@@ -172,7 +172,7 @@ class _Work:
             done = counted(len(made), "run")
             notes.append(
                 f"Stopped after {done} of {len(self.configs)}. The numbers are "
-                "those of the finished runs."
+                "from the finished runs."
             )
         return notes
 
@@ -219,7 +219,7 @@ class _Work:
 
 def _first_epoch(seen):
     """A checksum of the batches of the first epoch, or None if not seen."""
-    # On every backend `fit` ends an epoch before the first.
+    # `fit` calls `on_epoch_end` before the first epoch, so that epoch is 1.
     found = sorted(
         (i, value) for (epoch, i), value in seen.items() if epoch == 1
     )

@@ -1,4 +1,4 @@
-"""What `compare_losses` makes of its arguments, and what it refuses."""
+"""Checks and prepares the arguments of `compare_losses`."""
 
 import contextlib
 import inspect
@@ -66,13 +66,13 @@ def _check_together(asked):
     if is_number and asked > 1 and backend != "jax":
         raise ValueError(
             "Runs cannot be trained as one program: it needs JAX, and Keras is "
-            f"on {backend}. Received: together={asked}; leave it out"
+            f"on {backend}. Received: together={asked}. Leave it out"
         )
 
 
 def _refuse_callback(make):
     if inspect.isclass(make):
-        return  # Called, it makes one.
+        return  # A call of the class makes a new callback.
     raise ValueError(
         "`callbacks` must be functions that return a new callback, as every "
         "run needs its own: lambda: keras.callbacks.EarlyStopping(...). "
@@ -117,7 +117,7 @@ def dtype_policy(policy):
 
 
 def make_problem(given):
-    """The `OwnProblem` without its losses, and a model of the first seed."""
+    """Makes the `OwnProblem` without losses and a model of the first seed."""
     steps = given["steps_per_epoch"]
     train = own_data.as_split(
         given["train"], "train", given["sample_weight"], steps
@@ -190,7 +190,7 @@ def _class_weight(weights, classes):
 def _checked_model(given, train):
     import keras
 
-    # Names of layers then begin anew, and are the same in another session.
+    # Layer names start again, so that they are the same in every session.
     keras.backend.clear_session()
     keras.utils.set_random_seed(_seeds(given["seeds"])[0])
     model = given["build_model"]()
@@ -204,7 +204,7 @@ def _checked_model(given, train):
     if shape is None or len(shape) != 2 or shape[1] < 2:
         raise ValueError(
             "Expected a model that ends in logits, (batch, classes), of two "
-            "classes or more: a last Dense layer of as many units as classes, "
+            "classes or more: a last Dense layer with one unit per class, "
             f"without activation. Received: {shape or type(outputs).__name__}"
         )
     values = keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32"))
@@ -235,7 +235,7 @@ def _check_labels(split, train, classes):
 
 
 def _optimizers(given, rates):
-    """Function of a rate that makes the optimizer."""
+    """Returns a function that makes the optimizer for a learning rate."""
     import keras
 
     if isinstance(given, str):
@@ -270,7 +270,7 @@ def _optimizers(given, rates):
 
 
 def add_losses(problem, model, given):
-    """Fills in the losses by their specs; returns the spec of the baseline."""
+    """Adds the losses to the problem; returns the spec of the baseline."""
     losses = given["losses"]
     if isinstance(losses, str) or not losses:
         raise ValueError(
@@ -302,7 +302,7 @@ def add_losses(problem, model, given):
 
 
 def _with_controls(losses):
-    """The losses, and after each one of this package its two controls."""
+    """Adds two controls after each loss of this package."""
     import keras
 
     from crl_keras.losses import StepMatchedCrossEntropy
@@ -344,7 +344,7 @@ def _spec(problem, label, loss, named):
         loss = make_loss(spec, problem.classes, kind != "integer")
         if kind != "soft":
             return (own_loss(label, spec) if named else spec), loss
-        # No posterior is known there, and tables are not to show one.
+        # Soft labels have no known posterior, so tables must not show one.
         return own_loss(label, f"soft labels, {spec}"), loss
     if not callable(loss):
         raise ValueError(
@@ -377,8 +377,8 @@ def _check_loss(problem, model, label, loss):
     if not finite:
         raise ValueError(
             f"The loss {label!r} of the first batch is not finite, before any "
-            "training. Look at the scale of the inputs and at the labels, "
-            f"which are {problem.train.kind}: {other} losses take these"
+            "training. Check the scale of the inputs and the labels, which are "
+            f"{problem.train.kind}: they need {other} losses"
         )
 
 

@@ -1,4 +1,4 @@
-"""How `compare_losses` shows its runs: a bar, lines, or nothing."""
+"""Shows the runs of `compare_losses`: as a bar, as lines, or not."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ class Silent:
 
 
 class Lines(Silent):
-    """A line a run, where there is no terminal."""
+    """One line per run, if there is no terminal."""
 
     def __init__(self, plan):
         self.total = len(plan.configs)
@@ -35,7 +35,7 @@ class Lines(Silent):
 
 
 class Bar(Silent):
-    """Keras's progress bar over the epochs of all runs."""
+    """Keras's progress bar for the epochs of all runs."""
 
     def __init__(self, plan):
         import keras
@@ -52,7 +52,7 @@ class Bar(Silent):
         last = row["epoch"] == self.epochs
         at = self.done * self.epochs + int(row["epoch"])
         error = 1 - row["test_accuracy"]
-        # The end of a run, also of one that stopped early, is shown by on_run.
+        # `on_run` shows the end of a run, also if it stopped early.
         if not last:
             self.bar.update(at, [("test error", error)], finalize=False)
 

@@ -1,4 +1,4 @@
-"""From parsed arguments to a `Plan`: what will be run."""
+"""Makes the `Plan` of the runs from parsed arguments."""
 
 import os
 import pathlib
@@ -32,7 +32,7 @@ RECIPE_FIELDS = (
 
 
 def make_plan(arguments):
-    """The `Plan` of parsed arguments."""
+    """Makes the `Plan` of parsed arguments."""
     from crl_keras.experiments.runs.config import with_controls
     from crl_keras.experiments.runs.sweep import Plan
     from crl_keras.experiments.runs.sweep import make_configs
@@ -61,7 +61,7 @@ def make_plan(arguments):
             **_settings(arguments, dataset, recipes[0]),
         )
     ]
-    # A loss may be given twice, in two spellings.
+    # The user may give a loss twice, in two spellings.
     once = {config.run_id: config for config in configs}
     return Plan(
         tuple(once.values()),
@@ -80,7 +80,7 @@ def make_plan(arguments):
 
 
 def _dataset(arguments):
-    """The name of the data set that the arguments name."""
+    """The name of the data set in the arguments."""
     from crl_keras.experiments.data.label_lists import list_name
 
     dataset = arguments.dataset
@@ -105,7 +105,7 @@ def _dataset(arguments):
     if getattr(arguments, "faces", None) == "faces":
         return "adience_faces"
     if dataset.startswith("folder:"):
-        # Another spelling of the path makes no other runs.
+        # Two spellings of a path must give the same runs.
         path = dataset.removeprefix("folder:")
         return f"folder:{os.path.normpath(path)}"
     return dataset
@@ -143,7 +143,7 @@ def _recipes(arguments, dataset, network, weights):
 
 
 def _settings(arguments, dataset, recipe):
-    """The other fields of `RunConfig`, a dict."""
+    """The other fields of `RunConfig` as a dict."""
     import keras
 
     from crl_keras.experiments.data import sources
@@ -163,7 +163,7 @@ def _settings(arguments, dataset, recipe):
 
 
 def _title(dataset):
-    """How a data set is called in the name of a folder of runs."""
+    """The name of a data set in the name of a folder of runs."""
     from crl_keras.experiments.data.label_lists import split_list_name
 
     path = dataset.removeprefix("folder:")
@@ -180,7 +180,7 @@ def _data_dir(arguments):
 
 
 def _command_line():
-    """This process as a user would start it again."""
+    """The command that starts this process again."""
     path, *arguments = sys.argv
     name = pathlib.PurePath(path).stem
     if name.startswith("crl-keras"):  # Installed, or crl-keras.exe.
@@ -219,7 +219,7 @@ def _check_arguments(arguments, dataset, network):
 
 
 def _check_list(arguments):
-    """Raises ValueError for arguments of --labels without it, or too many."""
+    """Raises ValueError for arguments that do not fit --labels."""
     if getattr(arguments, "labels", None):
         if arguments.data_dir:
             raise ValueError(
@@ -236,14 +236,14 @@ def _check_list(arguments):
 
 
 def _network(arguments):
-    """The network and its weights; prints what was chosen for the user."""
+    """Returns the network and its weights; prints what it chose."""
     from crl_keras.experiments.runs.backbone_files import describe
     from crl_keras.experiments.runs.backbone_names import find_backbone
 
     name, library = arguments.backbone_of(arguments)
     own = name.endswith(".keras")
     name, plus, method = name.partition("+") if "/" in name else (name, "", "")
-    # Of `compare_losses.py`, which has no --library.
+    # compare_losses.py has no --library.
     if not hasattr(arguments, "library") and "/" not in name and not own:
         if arguments.weights:
             raise ValueError(
@@ -259,7 +259,7 @@ def _network(arguments):
 
 
 def _with_method(network, arguments, dataset):
-    """The network with the fine-grained method that the arguments name."""
+    """The network with the fine-grained method of the arguments."""
     from crl_keras.experiments.runs.method_names import METHODS
     from crl_keras.experiments.runs.method_names import canonical_network
     from crl_keras.experiments.runs.method_names import split_method
@@ -283,19 +283,19 @@ def _with_method(network, arguments, dataset):
             f"Received: --method {spec} for {network!r}"
         )
     if dataset == "cars" and spec.startswith("dcl") and "gamma" not in spec:
-        # The released code's for rigid objects.
+        # The value for rigid objects in the released code.
         spec = _with_option(spec, "gamma", 0.01)
     return with_method(network, spec)
 
 
 def _with_option(spec, name, value):
-    """A method with one more option, "dcl" as "dcl(tap=...)"."""
+    """Adds an option to a method: "dcl" becomes "dcl(tap=...)"."""
     inside = spec.rstrip().removesuffix(")")
     return f"{inside}{',' if '(' in inside else '('}{name}={value})"
 
 
 def _folder_name(network):
-    """How a network is called in the name of a folder of runs."""
+    """The name of a network in the name of a folder of runs."""
     return network.partition("(")[0].replace("/", "-")
 
 
@@ -320,9 +320,9 @@ def _folds(dataset, fold):
 
 
 def resolve_together(arguments):
-    """`Options.together` of parsed arguments: "auto", "off" or a number.
+    """Finds `Options.together` from arguments: "auto", "off" or a number.
 
-    Raises ValueError for a number of runs where one program cannot train them.
+    Raises ValueError for a number if one program cannot train several runs.
     """
     import keras
 
@@ -330,15 +330,15 @@ def resolve_together(arguments):
     why = {
         f"it needs JAX, and Keras is on {backend}: use --backend jax": backend
         != "jax",
-        "--ray gives every run a task of its own": arguments.ray,
+        "--ray gives every run its own task": arguments.ray,
     }
     for reason, holds in why.items():
         if holds and isinstance(asked, int):
             raise ValueError(
                 f"Runs cannot be trained as one program: {reason}. Received: "
-                f"--together {asked}; leave it out"
+                f"--together {asked}. Leave it out"
             )
         if holds:
             return "off"
-    # One process would take all runs, and leave the others none.
+    # One worker would take all runs and leave none for the others.
     return "off" if arguments.workers > 1 and asked == "auto" else asked

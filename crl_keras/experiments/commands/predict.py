@@ -1,4 +1,4 @@
-"""Asks a saved model about images: what examples/predict.py does."""
+"""The command examples/predict.py: classifies images with a saved model."""
 
 import contextlib
 import csv
@@ -13,15 +13,19 @@ from crl_keras.experiments.words import counted
 def parser(description):
     """The arguments of examples/predict.py."""
     made = new_parser(description)
-    made.add_argument("model", metavar="MODEL", help="see above")
-    made.add_argument("images", metavar="IMAGE", nargs="+", help="see above")
+    made.add_argument(
+        "model", metavar="MODEL", help="folder of runs, or a model.keras"
+    )
+    made.add_argument(
+        "images", metavar="IMAGE", nargs="+", help="file, folder or pattern"
+    )
     made.add_argument(
         "--top", type=int, default=5, help="number of classes to show (5)"
     )
     made.add_argument(
         "--csv",
         metavar="FILE",
-        help="write a table with a row for each image, instead of printing",
+        help="write a table with one row per image, instead of printing",
     )
     made.add_argument(
         "--tta",
@@ -38,7 +42,7 @@ def parser(description):
 
 
 def add_choice(made):
-    """The arguments that choose a model and what runs it."""
+    """Adds the arguments that choose the model and the backend."""
     made.add_argument(
         "--loss", help="choose the model of this loss, if there are several"
     )
@@ -52,7 +56,7 @@ def add_choice(made):
 
 
 def run(made):
-    """Parses the command line and asks; exits with 1 if an image failed."""
+    """Parses the arguments and predicts; exits with 1 if an image failed."""
     arguments = made.parse_args()
     if arguments.top < 1:
         made.error(f"--top must be at least 1. Received: {arguments.top}")
@@ -69,7 +73,7 @@ def run(made):
 
 
 def predict(arguments):
-    """Prints or writes what the model says; returns why images failed."""
+    """Prints or writes the predictions; returns why images failed."""
     from crl_keras.experiments.runs.prediction import image_files
     from crl_keras.experiments.runs.prediction import load_classifier
 
@@ -80,7 +84,7 @@ def predict(arguments):
         print(f"Model: {classifier.choice}.", file=sys.stderr)
     if classifier.info.get("crop_to_box"):
         print(
-            "This model was trained on images cut to the box of their "
+            "This model was trained on images cropped to the box of their "
             "object. Give it such images.",
             file=sys.stderr,
         )

@@ -1,4 +1,4 @@
-"""Progress of an experiment: bars on a terminal, lines elsewhere."""
+"""Shows the progress of runs: bars on a terminal, otherwise lines."""
 
 import contextlib
 import time
@@ -8,11 +8,11 @@ from crl_keras.experiments.runs.config import loss_label
 from crl_keras.experiments.runs.records import RunFolder
 from crl_keras.experiments.runs.sweep import run_line
 
-LINE_SECONDS = 1.0  # Between lines on epochs, at least.
+LINE_SECONDS = 1.0  # Minimum time between lines on epochs.
 
 
 def epoch_text(row):
-    """Losses and accuracies of an epoch, for a line or behind a bar.
+    """The scores of an epoch as text for a line or a bar.
 
     >>> epoch_text(dict(train_loss=1.5, train_accuracy=0.5, test_loss=2.0,
     ...     test_accuracy=0.25, images_per_second=70.4))
@@ -32,8 +32,8 @@ def epoch_text(row):
 class Progress:
     """Shows runs and epochs of a plan; a context manager.
 
-    Its methods `on_run`, `on_stack`, `on_epoch` and `on_wait` are what
-    `run_sweep`, `run_workers` and `run_ray` call.
+    `run_sweep`, `run_workers` and `run_ray` call its methods `on_run`,
+    `on_stack`, `on_epoch` and `on_wait`.
     """
 
     def __init__(self, plan, console=None):
@@ -81,7 +81,7 @@ class Progress:
             self._ended(config, result)
 
     def on_stack(self, configs):
-        """Runs that are trained as one program: one bar, of all epochs."""
+        """Shows one bar for runs that are trained as one program."""
         epochs = sum(config.recipe.epochs for config in configs)
         self._begin(f"{len(configs)} runs together", epochs, len(configs))
 
@@ -91,12 +91,12 @@ class Progress:
         self.bars.reset(self.run, description=title, total=epochs, visible=True)
 
     def on_epoch(self, row):
-        if self.before is None:  # A resumed run does not begin with epoch 1.
+        if self.before is None:  # A resumed run starts after epoch 1.
             self.before = int(row["epoch"]) - self.step
         note = epoch_text(row)
         self.bars.update(self.run, completed=row["epoch"], note=note)
         now = time.monotonic()
-        # Epochs of less than a second would be a flood of lines.
+        # Not a line for each epoch if epochs are shorter than a second.
         if not self.console.is_terminal and now - self.printed >= LINE_SECONDS:
             self.console.print(self._epoch_line(row, now), soft_wrap=True)
             self.printed = now
@@ -111,7 +111,7 @@ class Progress:
         )
 
     def on_wait(self):
-        """Looks for runs that other processes have ended."""
+        """Shows runs that other processes have finished."""
         import json
 
         for config in self.plan.configs:

@@ -1,4 +1,4 @@
-"""The command lines of reports: on runs, and on results of others."""
+"""The commands for reports on runs and on results from a CSV file."""
 
 from crl_keras.experiments.commands.arguments import new_parser
 from crl_keras.experiments.commands.running import errors_end_script
@@ -15,7 +15,7 @@ def report_parser(description):
     parser.add_argument(
         "--rates-by-seed",
         action="store_true",
-        help="choose the learning rate of a loss for every seed by itself "
+        help="choose the learning rate of a loss for each seed "
         "(one rate for all seeds)",
     )
     parser.add_argument("--output", help="folder of the report (RUNS/report)")
@@ -23,7 +23,7 @@ def report_parser(description):
 
 
 def run_report(parser, name, argv=None):
-    """Parses, prints the tables and writes the report."""
+    """Parses the arguments, prints the tables and writes the report."""
     arguments = parser.parse_args(argv)
     from crl_keras.experiments.analysis.report import write_report
 
@@ -62,7 +62,7 @@ def results_parser(description):
 
 
 def run_results(parser, name, argv=None):
-    """Parses, and compares the results of a file."""
+    """Parses the arguments and compares the results in a file."""
     arguments = parser.parse_args(argv)
     from crl_keras.comparing import compare_results
 

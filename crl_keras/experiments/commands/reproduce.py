@@ -44,7 +44,7 @@ RECIPE_FIELDS = (
     "learning_rate",
     "weight_decay",
 )
-# Arguments that name the runs a report shows, with their defaults: any.
+# Arguments that limit a report to some runs, with their defaults: all runs.
 SETTINGS = {
     "backend": None,
     "precision": "auto",
@@ -62,7 +62,7 @@ def paper_parser(description):
         choices=(*TABLES, *FIGURES, "all", "cost", "measure"),
         metavar="WHAT",
         help="table1 to table10, fig1 to fig5, or all;\n"
-        "cost: the hours of every table;\n"
+        "cost: the device hours of every table;\n"
         "measure: the speed of networks on this machine, for cost",
     )
     parser.add_argument(
@@ -84,7 +84,7 @@ def paper_parser(description):
         nargs="+",
         default=[],
         metavar="NAME",
-        help="keep the rows of these data sets, networks or losses, such as\n"
+        help="keep only rows of these data sets, networks or losses, such as\n"
         "cifar10 ce 'crl(alpha=1.5,beta=1)'; crl is CRL with any parameters;\n"
         "with measure: names of networks",
     )
@@ -107,7 +107,7 @@ def _add_data(data):
         "--reader",
         default="auto",
         choices=READERS,
-        help="decodes image files (auto)",
+        help="library that decodes image files (auto)",
     )
     data.add_argument(
         "--skip-unreadable",
@@ -124,7 +124,7 @@ def _add_costs(cost):
     )
     cost.add_argument(
         "--device",
-        help="use the speeds of the device with this in its name",
+        help="use the speeds of the device with this text in its name",
     )
     cost.add_argument(
         "--image-size",
@@ -159,7 +159,7 @@ def _add_open(group):
     group.add_argument(
         "--clamped",
         action="store_true",
-        help="use NLLR and CRL with the clamps of the authors' code",
+        help="train NLLR and CRL with the clamps of the authors' code",
     )
     group.add_argument(
         "--losses",
@@ -171,19 +171,25 @@ def _add_open(group):
     group.add_argument(
         "--weight-decay", type=float, help="weight decay of SGD (1e-4)"
     )
-    group.add_argument("--learning-rate", type=float, help="(the recipe's)")
-    group.add_argument("--epochs", type=int, help="(the recipe's)")
-    group.add_argument("--batch-size", type=int, help="(the recipe's)")
+    group.add_argument(
+        "--learning-rate", type=float, help="learning rate (the recipe's)"
+    )
+    group.add_argument(
+        "--epochs", type=int, help="number of epochs (the recipe's)"
+    )
+    group.add_argument(
+        "--batch-size", type=int, help="images in a batch (the recipe's)"
+    )
     group.add_argument(
         "--accumulate",
         type=int,
-        help="split each batch into so many parts, for a small device",
+        help="split each batch into this number of parts, for a small device",
     )
     group.add_argument(
         "--seeds", type=int, help="number of seeds (the scale's)"
     )
     group.add_argument(
-        "--first-seed", type=int, default=0, help="the lowest of them (0)"
+        "--first-seed", type=int, default=0, help="the lowest seed (0)"
     )
 
 
@@ -221,7 +227,7 @@ def _run(arguments):
         return _report(names, protocol, arguments)
     require_backend(arguments.backend)
     leave_gpu_to_workers(arguments)
-    if protocol.scale == "smoke":  # It has no full data sets anyway.
+    if protocol.scale == "smoke":  # It never has full data.
         warnings.simplefilter("ignore", IncompleteDataWarning)
     plan = make_paper_plan(names, protocol, arguments)
     if arguments.list:
@@ -230,7 +236,7 @@ def _run(arguments):
         run_plan(plan, arguments.workers, arguments.ray)
         print()
     trained = {(c.backend, c.precision) for c in plan.configs}
-    if len(trained) == 1:  # Report these runs, not those of other backends.
+    if len(trained) == 1:  # Report only the runs of this backend.
         ((backend, precision),) = trained
         arguments.backend, arguments.precision = backend, precision
         protocol = make_protocol(arguments)
@@ -252,7 +258,7 @@ def _with_rows(names, protocol):
 
 
 def make_protocol(arguments):
-    """The `Protocol` of parsed arguments."""
+    """Makes the `Protocol` of parsed arguments."""
     shown = {
         name: getattr(arguments, name)
         for name, default in SETTINGS.items()
@@ -275,7 +281,7 @@ def make_protocol(arguments):
 
 
 def make_paper_plan(names, protocol, arguments):
-    """The `Plan` of tables and figures, with each run once."""
+    """Makes the `Plan` of tables and figures, with each run once."""
     from crl_keras.experiments.runs.backbone_names import check_backbone
     from crl_keras.experiments.runs.sweep import Plan
     from crl_keras.experiments.runs.training import Options
@@ -288,8 +294,9 @@ def make_paper_plan(names, protocol, arguments):
     files = any(config.dataset in FILE_SETS for config in configs)
     if arguments.reader != "auto" and not files:
         raise ValueError(
-            f"--reader is for image files, which {', '.join(FILE_SETS)} have. "
-            f"Received: --reader {arguments.reader} without these data sets"
+            f"--reader is for image files, the format of "
+            f"{', '.join(FILE_SETS)}. Received: --reader {arguments.reader} "
+            "without these data sets"
         )
     if protocol.scale == "smoke":
         # Digits replace all data sets.
@@ -337,7 +344,7 @@ def command_of(configs, arguments, data_dir):
         value = getattr(recipe, field)
         if value != getattr(named, field):
             name = "learning-rates" if field == "learning_rate" else field
-            # All digits: a rounded value would make another run.
+            # All digits, because a rounded value would be another run.
             value = repr(value).removesuffix(".0")
             words += [f"--{name.replace('_', '-')}", value]
     words += ["--held-out", "0"]
@@ -376,7 +383,7 @@ def _entries(names, protocol):
 
 
 def _settled(configs, arguments):
-    """Configurations with the reader, backend and precision to use here."""
+    """Sets the reader, backend and precision of configurations."""
     import keras
 
     from crl_keras.experiments.data.sources import resolve_reader
@@ -389,7 +396,7 @@ def _settled(configs, arguments):
             reader=resolve_reader(
                 config.dataset,
                 config.recipe.image_size is not None,
-                # Only data sets in files have a choice of readers.
+                # Only data sets with image files have several readers.
                 arguments.reader if config.dataset in FILE_SETS else "auto",
             ),
             precision=precision,
@@ -413,7 +420,7 @@ def _report(names, protocol, arguments):
 
 
 def _list(names, plan, arguments):
-    """Prints groups of runs with their command and cost, table by table."""
+    """Prints the groups of runs of each table with command and cost."""
     device, rates = _rates(arguments)
     pending = {config.run_id for config in plan.pending()}
     by_id = {config.run_id: config for config in plan.configs}
@@ -530,7 +537,7 @@ def _measure(arguments):
     from crl_keras.experiments.runs.speed import training_speed
 
     networks = arguments.only or [n for n in costs.MACS if "/" not in n]
-    sizes = {  # Checks all networks before it measures the first.
+    sizes = {  # Checks all networks before the first measurement.
         network: costs.measured_size(network, arguments.image_size)
         for network in networks
     }
@@ -543,7 +550,7 @@ def _measure(arguments):
     precision = resolve_precision(arguments.precision)
     path = pathlib.Path(arguments.rates) if arguments.rates else None
     if path is not None and path.exists():
-        costs.read_rates(path)  # Raises unless it is a file of rates.
+        costs.read_rates(path)  # Raises if it is not a file of rates.
     else:
         _write_rate(path, costs.FIELDS)
     for network, image_size in sizes.items():

@@ -1,4 +1,4 @@
-"""What a command does with its arguments: checks, runs, warnings, report."""
+"""Runs a command: checks, training, warnings and report."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from crl_keras.experiments.devices import share_gpu
 
 
 def run(parser, name, argv=None):
-    """Parses the arguments, trains what is missing, and writes the report.
+    """Parses the arguments, trains the missing runs and writes the report.
 
     Ends the process with a message for errors that the user can fix.
     """
@@ -53,32 +53,32 @@ def errors_end_script(name):
             f"{name}: stopped. Give the same command again to continue",
             file=sys.stderr,
         )
-        sys.exit(130)  # What a shell expects of it.
+        sys.exit(130)  # The usual exit code after Ctrl-C.
 
 
 def require_backend(backend):
-    """Raises ValueError if Keras has not come up on the backend asked for."""
+    """Raises ValueError if Keras does not use the backend of --backend."""
     import keras
 
     if backend and backend != keras.backend.backend():
         raise ValueError(
             f"Expected Keras on {backend}, because of --backend. Keras was "
             f"imported on {keras.backend.backend()}: set "
-            f"KERAS_BACKEND={backend} before"
+            f"KERAS_BACKEND={backend} before the import"
         )
 
 
 def leave_gpu_to_workers(arguments):
-    """Keeps this process from taking the memory that others need.
+    """Keeps this process from taking all the GPU memory of the workers.
 
-    It asks the backend for the device before they start.
+    This process uses the backend before the workers start.
     """
     if arguments.workers > 1 or arguments.ray:
         share_gpu(os.environ)
 
 
 def _check_baseline(plan, baseline):
-    """Raises ValueError before the training, not at the report."""
+    """Raises ValueError before the training for a baseline without runs."""
     from crl_keras.experiments.analysis.comparison import check_baseline
     from crl_keras.experiments.runs.records import read_records
 
@@ -89,7 +89,7 @@ def _check_baseline(plan, baseline):
 
 
 def run_plan(plan, workers=1, ray=None):
-    """Checks a plan, and runs what of it is not done, with progress."""
+    """Checks a plan and trains its missing runs, with progress."""
     from crl_keras.experiments.commands.progress import Progress
     from crl_keras.experiments.runs import sweep
 
@@ -115,7 +115,7 @@ def run_plan(plan, workers=1, ray=None):
 
 
 def print_signs(plan):
-    """Says of which runs the numbers cannot be trusted, and what helps."""
+    """Warns about runs that cannot be trusted, with advice."""
     from crl_keras.experiments.analysis.diagnosis import signs
     from crl_keras.experiments.runs.records import read_records
 
@@ -126,14 +126,14 @@ def print_signs(plan):
 
 
 def _say_of_data(datasets):
-    """How sets of image files were read, and how unequal their classes are."""
+    """Prints how image files were read and how unequal their classes are."""
     from crl_keras.experiments.data.balance import class_counts
     from crl_keras.experiments.data.balance import said_of_balance
 
     said = set()
     for data in datasets:
         of_files = data.kind == "files" or data.name.startswith("folder:")
-        # The folds of a set are unequal in the same way.
+        # The folds of a data set have similar class counts.
         if not of_files or data.name in said:
             continue
         said.add(data.name)
@@ -144,7 +144,7 @@ def _say_of_data(datasets):
 
 
 def _say_what_kept_no_model(plan):
-    """`--save-model` comes too late for runs that are done."""
+    """Says that finished runs have no model despite `--save-model`."""
     from crl_keras.experiments.runs.records import read_records
 
     wanted = {c.run_id for c in plan.configs if plan.options.save_model}
@@ -164,7 +164,7 @@ def _say_what_kept_no_model(plan):
 
 
 def _print_plan(plan):
-    """What would be run, a line a run."""
+    """Prints one line per run, without training."""
     from crl_keras.experiments.runs.config import loss_label
 
     pending = {config.run_id for config in plan.pending()}

@@ -1,8 +1,8 @@
-"""What a rerun costs: device hours, from measured images a second.
+"""Estimates the device hours of a rerun from measured images per second.
 
-rates.csv has what was measured, with the command. A network that was not is
-estimated from the one on that device whose multiplications are nearest in
-number, in inverse proportion to them. `runs.speed` measures.
+rates.csv has the measured speeds and their commands. The speed of another
+network is estimated from the measured network on the same device with the
+nearest number of multiplications, in inverse proportion. `runs.speed` measures.
 """
 
 import collections
@@ -16,8 +16,8 @@ from crl_keras.experiments.runs.method_names import split_method
 
 RATES = pathlib.Path(__file__).parent / "rates.csv"
 
-# Millions of multiplications and additions of one image, forwards, and the
-# side in pixels that they are for.
+# Millions of multiplications and additions of a forward pass of one image, and
+# the side of that image in pixels.
 MACS = {
     "logistic": (0.00784, 28),
     "mlp": (0.2688, 28),
@@ -41,7 +41,7 @@ MACS = {
     "backbone/resnet152": (11514, 224),
     "backbone/vgg16": (15347, 224),
 }
-# A test image is only computed forwards.
+# A training image costs as much as this number of test images.
 TRAINING_OF_TEST = 3
 
 
@@ -50,15 +50,15 @@ class Rate:
     """A measured speed of training, a row of rates.csv.
 
     Attributes:
-        network: Our name of it.
-        image_size: Side of the images, pixels.
-        batch_size: Images a step.
+        network: Our name of the network.
+        image_size: Side of the images in pixels.
+        batch_size: Images per step.
         precision: Keras dtype policy.
-        backend: Of Keras.
-        device: What it calls itself.
-        images_per_second: Of training.
+        backend: Backend of Keras.
+        device: Name of the device.
+        images_per_second: Speed of training.
         date: Year, month and day.
-        command: What measured it.
+        command: Command of the measurement.
     """
 
     network: str
@@ -76,9 +76,9 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Rate))
 
 
 def read_rates(path=None):
-    """All measured rates, tuple of `Rate`, of rates.csv or another such file.
+    """Reads measured rates from rates.csv or another file; a tuple of `Rate`.
 
-    Raises ValueError for a file of other columns, FileNotFoundError for none.
+    Raises ValueError for wrong columns, FileNotFoundError for a missing file.
     """
     path = RATES if path is None else pathlib.Path(path)
     with open(path, encoding="utf-8", newline="") as file:
@@ -98,7 +98,7 @@ def read_rates(path=None):
                 f"Expected the {len(FIELDS)} values of a rate in line {number} "
                 f"of {path}. Received: {','.join(row)}"
             ) from error
-        # What is measured again takes the place of what was.
+        # A later measurement replaces an earlier one.
         what = dataclasses.replace(
             rate, batch_size=0, images_per_second=0, date="", command=""
         )
@@ -107,19 +107,19 @@ def read_rates(path=None):
 
 
 def choose_device(rates, device=None):
-    """The device of the most measurements, or the one of that name.
+    """Chooses the device with the most measurements, or with a given name.
 
-    Of several backends and precisions on it, the one of most measurements.
+    Also chooses the backend and precision with the most measurements on it.
 
     Args:
         rates: Tuple of `Rate`.
-        device: A part of its name, in any case, or None.
+        device: Part of the device's name, in upper or lower case, or None.
 
     Returns:
-        `(name, rates)`, its name and the rates measured on it.
+        `(name, rates)`: the device and its rates.
 
     Raises:
-        ValueError: Nothing was measured on such a device.
+        ValueError: If nothing was measured on such a device.
     """
     by_device = {}
     for rate in rates:
@@ -131,9 +131,9 @@ def choose_device(rates, device=None):
     }
     if not found:
         raise ValueError(
-            f"Expected a device of {', '.join(by_device) or 'none'}. "
-            f"Received: {device!r}, on which nothing was measured: measure it "
-            "with: python examples/reproduce.py measure"
+            "Expected one of the measured devices: "
+            f"{', '.join(by_device) or 'none'}. Received: {device!r}. Measure "
+            "a device with: python examples/reproduce.py measure"
         )
     name = max(found, key=lambda name: len(found[name]))
     settings = collections.defaultdict(list)
@@ -143,9 +143,9 @@ def choose_device(rates, device=None):
 
 
 def measured_size(network, image_size=None):
-    """Side in pixels of the images that a network is measured on.
+    """Side in pixels of the images for measuring a network.
 
-    Raises ValueError for an unknown network, or a side that is not its own.
+    Raises ValueError for an unknown network or a side that it does not take.
 
     >>> measured_size("resnet34"), measured_size("keras_hub/resnet50", 448)
     (32, 448)
@@ -176,7 +176,7 @@ def measured_size(network, image_size=None):
 
 
 def multiplications(network, image_size=None):
-    """Millions of multiplications of a network, for images of that side.
+    """Millions of multiplications of a network for images of this side.
 
     >>> multiplications("resnet34"), multiplications("resnet34", 64)
     (72.8, 291.2)
@@ -184,7 +184,7 @@ def multiplications(network, image_size=None):
     network, method, _ = split_method(network)
     library, _, name = network.rpartition("/")
     macs, size = MACS[f"backbone/{name}" if library else name]
-    # DCL sees every image twice; the heads of all are small beside the rest.
+    # DCL sees every image twice. The heads of the methods cost little.
     times = 2 if method == "dcl" else 1
     return times * macs * ((image_size or size) / size) ** 2
 
@@ -192,8 +192,8 @@ def multiplications(network, image_size=None):
 def images_per_second(rates, network, image_size=None):
     """Speed of training a network on the device of the rates.
 
-    Returns `(rate, measured)`: images a second, and whether that network was
-    measured itself.
+    Returns `(rate, measured)`: images per second, and whether this network was
+    measured.
     """
     macs = multiplications(network, image_size)
     size = image_size or MACS.get(network, (0, 32))[1]
@@ -211,7 +211,7 @@ def images_per_second(rates, network, image_size=None):
 
 
 def _images(config, sizes):
-    """Images that a run trains on, over its epochs; a tested one is a third."""
+    """Training images of a run over all epochs; a test image counts 1/3."""
     train, test = sizes[config.dataset]
     train = min(train, config.train_limit or train)
     test = min(test, config.test_limit or test)
@@ -227,7 +227,7 @@ def run_hours(config, sizes, rates):
         rates: Tuple of `Rate` of one device.
 
     Returns:
-        `(hours, measured)`, with whether its network was measured itself.
+        `(hours, measured)`: the hours, and whether the network was measured.
     """
     rate, measured = images_per_second(
         rates, config.network, config.recipe.image_size
@@ -236,15 +236,15 @@ def run_hours(config, sizes, rates):
 
 
 def run_operations(config, sizes):
-    """Floating-point operations of one run, which no device changes.
+    """Floating-point operations of one run, the same on every device.
 
     Args:
         config: `RunConfig`; its data set is a key of `sizes`.
         sizes: Dict from a data set to its numbers of training and test images.
 
     Returns:
-        Their number, a float: two for a multiplication and its addition, three
-        forward passes for a trained image and one for a tested one.
+        Their number as a float. A multiplication with its addition counts 2. A
+        training image counts 3 forward passes, a test image 1.
     """
     macs = multiplications(config.network, config.recipe.image_size)
     return 2e6 * macs * TRAINING_OF_TEST * _images(config, sizes)

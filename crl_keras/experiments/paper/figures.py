@@ -1,7 +1,7 @@
-"""The figures of the paper, Figs. 1 to 5, drawn again.
+"""Draws Figs. 1 to 5 of the paper again.
 
-Figs. 1 and 2 are computed from the formulas; Fig. 3 from the histories of
-runs, Figs. 4 and 5 from their logits and test images. No backend.
+Figs. 1 and 2 come from the formulas, Fig. 3 from the histories of runs, and
+Figs. 4 and 5 from logits and test images. Imports no backend.
 """
 
 import dataclasses
@@ -34,15 +34,15 @@ from crl_keras.experiments.runs.records import read_records
 from crl_keras.experiments.words import listed
 
 DPI = 150
-# Of Fig. 2, as its caption and legend have them.
+# Fig. 2: the values in its caption and legend.
 ALPHA, P_J = 1.5, 0.5
 BETAS = (0.25, 0.5, 0.75, 1.0)
-# Of Fig. 1: softmax before the steps, class 2 the correct one.
+# Fig. 1: softmax before the steps; class 2 is correct.
 BEFORE = (0.12, 0.05, 0.75, 0.08)
 CORRECT = 1
 STEPS, RATE = 3, 0.5
 PIE_COLORS = ("#8fb8de", "#009e73", "#e6a15c", "#c9a0c0")
-# Of Figs. 4 and 5: a column is at most so many images.
+# Figs. 4 and 5: maximum number of images of each kind.
 MOST_IMAGES = 8
 
 
@@ -51,10 +51,10 @@ class Drawn:
     """A drawn figure.
 
     Attributes:
-        title: What it shows.
+        title: Title.
         svg: An <svg> element.
-        png: Bytes of a PNG, 150 pixels an inch.
-        caption: What is to be known of it, and where it leaves the paper's.
+        png: Bytes of a PNG with 150 pixels per inch.
+        caption: Explanation, with differences to the paper's figure.
     """
 
     title: str
@@ -64,19 +64,19 @@ class Drawn:
 
 
 def write_figures(names, protocol, folder, show=True):
-    """Writes NAME.svg, NAME.png and NAME.md, the caption, into FOLDER/paper.
+    """Writes NAME.svg, NAME.png and NAME.md (caption) into FOLDER/paper.
 
     Args:
         names: Keys of `paper.FIGURES`.
-        protocol: `Protocol` of the runs that are shown.
-        folder: The records.
+        protocol: `Protocol` of the runs to show.
+        folder: Folder of the records.
         show: Print captions and paths.
 
     Returns:
         Tuple of the paths written.
 
     Raises:
-        ValueError: The runs of a figure are not there.
+        ValueError: If the runs of a figure are missing.
     """
     output = pathlib.Path(folder) / "paper"
     output.mkdir(parents=True, exist_ok=True)
@@ -98,9 +98,9 @@ def write_figures(names, protocol, folder, show=True):
 
 
 def draw(name, protocol=None, folder=None):
-    """The `Drawn` of "fig1" to "fig5"; Figs. 1 and 2 need no runs.
+    """Makes the `Drawn` of "fig1" to "fig5"; Figs. 1 and 2 need no runs.
 
-    Raises ValueError if the runs of a figure are not there.
+    Raises ValueError if the runs of a figure are missing.
     """
     if name == "fig1":
         return pies()
@@ -116,7 +116,7 @@ def draw(name, protocol=None, folder=None):
 
 
 def true_gradient(p_c, p_j, alpha, beta):
-    """Derivative of the loss in the logit of a wrong class `j`.
+    """Derivative of the loss by the logit of a wrong class `j`.
 
     `(1 + beta p_c / (alpha + 1 - p_c)) p_j`, of Eq. (11). Arrays broadcast.
 
@@ -127,7 +127,7 @@ def true_gradient(p_c, p_j, alpha, beta):
 
 
 def printed_gradient(p_c, p_j, alpha, beta):
-    """What the paper's Eq. (14) has for it, with a minus where plus is right.
+    """The derivative in the paper's Eq. (14), with a minus instead of a plus.
 
     >>> printed_gradient(0.5, 0.25, alpha=1.5, beta=1.0)
     0.1875
@@ -139,11 +139,11 @@ def softmax_after(p, correct, steps, rate, alpha=0.0, beta=0.0):
     """Softmax of one image after steps of gradient descent on its logits.
 
     Args:
-        p: Probabilities before, `[classes]`, above 0.
+        p: Probabilities before the steps, `[classes]`, above 0.
         correct: Index of the correct class.
         steps: Number of steps.
-        rate: Their length.
-        alpha, beta: Of the loss; 0 and 0 for the cross-entropy.
+        rate: Length of a step.
+        alpha, beta: Parameters of the loss; both 0 for cross-entropy.
     """
     logits = np.log(np.asarray(p, np.float64))
     for _ in range(steps):
@@ -158,7 +158,7 @@ def softmax_after(p, correct, steps, rate, alpha=0.0, beta=0.0):
 
 
 def pies():
-    """Fig. 1: pies of the softmax, as steps on the logits really change it."""
+    """Fig. 1: pies of the softmax before and after true gradient steps."""
     pairs = (
         ("before", np.array(BEFORE)),
         (
@@ -180,18 +180,18 @@ def pies():
         if k != CORRECT and after > BEFORE[k]
     ]
     caption = (
-        f"Class {CORRECT + 1}, pulled out, is the correct one; {STEPS} steps "
-        f"of {RATE} down the gradient in the logits, CRL with alpha {ALPHA}, "
-        "beta 1. The paper draws that the cross-entropy may raise a wrong "
-        "class and that CRL lowers them all. The two gradients have one "
-        "direction, CRL's being longer: here classes "
-        f"{listed(rising)} rise under both, as the large class 3 falls."
+        f"Class {CORRECT + 1}, pulled out, is the correct class. {STEPS} steps "
+        f"of {RATE} along the negative gradient of the logits; CRL has alpha "
+        f"{ALPHA}, beta 1. In the paper's drawing, cross-entropy may raise a "
+        "wrong class and CRL lowers them all. In fact, the two gradients have "
+        "the same direction and CRL's is longer. Here classes "
+        f"{listed(rising)} rise under both, while the large class 3 falls."
     )
     return canvas.drawn(title, caption)
 
 
 def gradients():
-    """Fig. 2: the gradient over p_c, as printed and as it is."""
+    """Fig. 2: the gradient over p_c, as printed and as it really is."""
     title = "Fig. 2 of the paper: gradient in the logit of a wrong class"
     p_c = np.linspace(0, 1, 401)
     kinds = (
@@ -204,22 +204,22 @@ def gradients():
         canvas.axes[0][0].set_ylabel("gradient")
         canvas.axes[0][1].legend(loc="upper left", handlelength=3.2)
     caption = (
-        f"alpha = {ALPHA}, p_j = {P_J} as in the paper, although p_c + p_j "
-        "cannot exceed 1: beyond p_c = 0.5, shaded, there is no such softmax. "
-        "Eq. (14) and (15) have the wrong sign: CRL raises the gradient of a "
-        "confident sample, the more the larger beta, and NLLR's is never "
-        "negative. The values of beta are our choice where the text gives "
-        "none. NLLR leaves the frame."
+        f"alpha = {ALPHA}, p_j = {P_J} as in the paper. But p_c + p_j cannot "
+        "exceed 1, so the shaded part above p_c = 0.5 is impossible. Eq. (14) "
+        "and (15) have the wrong sign: CRL raises the gradient of a confident "
+        "sample, more for a larger beta, and NLLR's gradient is never "
+        "negative. Values of beta that the text does not give are our choice. "
+        "The curve of NLLR leaves the frame."
     )
     return canvas.drawn(title, caption)
 
 
 def curves(found, scale):
-    """Fig. 3: smoothed test error over the epochs, a panel a data set.
+    """Fig. 3: smoothed test error over the epochs, one panel per data set.
 
     Args:
-        found: Dict from a loss to records, in a dict from a data set.
-        scale: What the caption says of the runs.
+        found: Dict from each data set to a dict from loss to records.
+        scale: Sentences of the caption on the runs.
     """
     title = "Fig. 3 of the paper: test error over the epochs"
     losses = list(dict.fromkeys(x for of in found.values() for x in of))
@@ -241,15 +241,15 @@ def curves(found, scale):
     runs = sorted({len(r) for of in found.values() for r in of.values()})
     caption = (
         f"{smoothing}; mean over the runs ({listed([str(n) for n in runs])} a "
-        "curve), band from the lowest to the highest. How the paper smooths "
-        'its single runs is not stated; "faster from epoch 100 to 150" rests '
-        f"on them alone. {scale}"
+        "curve), band from the lowest to the highest run. The paper does not "
+        'say how it smooths its single runs. Its claim "faster from epoch 100 '
+        f'to 150" rests on them alone. {scale}'
     )
     return canvas.drawn(title, caption)
 
 
 def faces(found, scale):
-    """Fig. 4: test images, and what each loss says of them."""
+    """Fig. 4: test images with the predictions of each loss."""
     title = "Fig. 4 of the paper: test images and predictions"
     data, names, predicted, _, chosen = _examples(found)
     rows = [(label, chosen[label]) for label in chosen]
@@ -265,14 +265,14 @@ def faces(found, scale):
                     _face(axes, f"{'ABC'[i]}{k + 1}", indices[k], data,
                           names, predicted)  # fmt: skip
     crosses = (
-        "Under each image its class and what each loss takes it for, with a "
-        "cross where that is wrong. "
+        "Under each image: its class and the prediction of each loss, with a "
+        "cross if it is wrong. "
     )
     return canvas.drawn(title, crosses + _examples_caption(found, scale))
 
 
 def heat_maps(found, scale):
-    """Fig. 5: softmax outputs of the images of Fig. 4, a map a loss."""
+    """Fig. 5: softmax outputs of the images of Fig. 4, one map per loss."""
     title = "Fig. 5 of the paper: softmax outputs"
     data, names, _, outputs, chosen = _examples(found)
     rows = [(label, indices) for label, indices in chosen.items()]
@@ -298,15 +298,15 @@ def heat_maps(found, scale):
             canvas.axes[i][0].set_ylabel(label.replace(", ", ",\n"), size=8)
         canvas.figure.colorbar(image, ax=canvas.axes, shrink=0.6)
     caption = (
-        "A row is an image of Fig. 4, a column a class (eight; the paper's "
-        "caption says ten); a white frame marks the correct one. "
+        "A row is an image of Fig. 4. A column is a class (eight; the paper's "
+        "caption says ten). A white frame marks the correct class. "
         f"{_examples_caption(found, scale)}"
     )
     return canvas.drawn(title, caption)
 
 
 class _canvas:
-    """A context with `axes`, rows of columns, which is saved at its end."""
+    """A context with a grid of `axes`, saved as SVG and PNG at its end."""
 
     def __init__(self, width, height, title, rows=1, columns=1):
         matplotlib = require("matplotlib", "experiments")
@@ -378,7 +378,7 @@ def _gradient_panel(axes, name, formula, p_c):
 
 
 def _curve(axes, loss, number, records):
-    """Draws the runs of one loss; returns the window of the smoothing."""
+    """Draws the runs of one loss; returns the window of the moving mean."""
     rows = [[1 - row["test_accuracy"] for row in r.history] for r in records]
     shortest = min(map(len, rows))
     window = smoothing_window(shortest)
@@ -402,7 +402,7 @@ def _curve(axes, loss, number, records):
 
 
 def _label(loss):
-    """What the figures call a loss: by its name in the paper."""
+    """The name of a loss in the figures, as in the paper."""
     name = parse_loss(loss)[0]
     return {"ce": "CEL", "nllr": "NLLR", "crl": "CRL"}.get(
         name, loss_label(loss)
@@ -410,9 +410,9 @@ def _label(loss):
 
 
 def _runs(name, protocol, folder):
-    """The records of a figure, and the losses that have none but diverged ones.
+    """Finds the records of a figure, and the losses whose runs all diverged.
 
-    The records by the paper's data set and by loss.
+    The records are in a dict by the paper's data set and by loss.
     """
     if why := why_nothing(name, protocol):
         raise ValueError(f"{name} ({FIGURES[name]}) cannot be drawn: {why}")
@@ -435,7 +435,7 @@ def _runs(name, protocol, folder):
     if absent:
         raise ValueError(
             f"{name} ({FIGURES[name]}) needs runs that {folder} does not have "
-            f"at the scale {protocol.scale}: {', '.join(absent)}. Make them "
+            f"at the scale {protocol.scale}: {', '.join(absent)}. Train them "
             "with the same command without --report"
         )
     losses = {loss for by_loss in found.values() for loss in by_loss}
@@ -448,11 +448,11 @@ def _runs(name, protocol, folder):
 
 
 def _examples(found):
-    """Images on which losses agree and disagree, chosen by rule.
+    """Chooses images on which losses agree and disagree, by a rule.
 
-    Of one seed and fold, and among the images that the records keep; where
-    possible one of each class. Returns data, class names, predictions and
-    softmax by loss, and {description: indices}.
+    Uses one seed and fold and the images in the records, if possible one of
+    each class. Returns data, class names, predictions and softmax by loss, and
+    {description: indices}.
     """
     ((_, by_loss),) = found.items()
     shared = set.intersection(
@@ -500,7 +500,7 @@ def _examples(found):
 
 
 def _one_of_each_class(indices, labels):
-    """The first of each class, then the next, up to MOST_IMAGES; by class."""
+    """Takes one image of each class in turn, up to MOST_IMAGES; by class."""
     turn, seen = [], {}
     for i in indices:
         turn.append(seen.get(labels[i], 0))
@@ -561,8 +561,9 @@ def _heat_map(axes, p, labels, names):
 def _examples_caption(found, scale):
     ((_, by_loss),) = found.items()
     return (
-        "Chosen by rule and not by eye: of one seed and fold, the first test "
-        "images of each class in each row; the paper has no row for what CRL "
-        f"gets wrong. Losses: {listed([_label(loss) for loss in by_loss])}. "
+        "The images were chosen by a rule: from one seed and fold, the first "
+        "test images of each class in each row. The paper has no row for "
+        "images that CRL gets wrong. Losses: "
+        f"{listed([_label(loss) for loss in by_loss])}. "
         f"{scale}"
     )

@@ -1,8 +1,8 @@
-"""The tables of the paper beside what our records say.
+"""Shows the tables of the paper beside the results of our runs.
 
-paper | ours, mean and standard deviation (n) | difference. Made of records
-alone; imports no backend. A run counts for a row if it is of the row's
-protocol: other epochs, another recipe or other limits make another one.
+paper | ours, mean and standard deviation (n) | difference. Uses only records
+and imports no backend. A run counts for a row if it has the protocol of the
+row: the same epochs, recipe and limits.
 """
 
 import collections
@@ -35,19 +35,19 @@ from crl_keras.experiments.words import points
 
 @dataclasses.dataclass(frozen=True)
 class Ours:
-    """What our runs say of one row.
+    """The results of our runs for one row.
 
     Attributes:
-        last: `results.Summary` of the last epoch, in percent; over folds
-            where there are any, each the mean of its seeds.
-        best: The same of the best epoch on the test set, or None where the
-            records do not have it.
-        planned: Runs, or folds, that the scale asks for.
+        last: `results.Summary` of the last epoch in percent. If there are
+            folds, it is over the folds, each averaged over its seeds.
+        best: `results.Summary` of the best epoch on the test set, or None if
+            the records do not have it.
+        planned: Number of runs, or folds, that the scale requires.
         diverged: Number of runs that diverged.
-        test: `results.PairedTTest` of a p-value, else None.
-        results: Tuple of the dicts of result.json that went in.
-        left_out: Ids of runs left out, as they are of another backend,
-            precision, reader or number of devices than what is shown.
+        test: `results.PairedTTest` of a p-value, otherwise None.
+        results: Tuple of dicts of the result.json files used.
+        left_out: Ids of runs left out because of their backend, precision,
+            reader or number of devices.
     """
 
     last: results.Summary
@@ -60,12 +60,12 @@ class Ours:
 
 
 def write_paper_report(names, protocol, folder, show=True, console=None):
-    """Writes NAME.md and NAME.csv of tables into FOLDER/paper.
+    """Writes NAME.md and NAME.csv of each table into FOLDER/paper.
 
     Args:
         names: Keys of `paper.TABLES`.
-        protocol: `paper.Protocol`, of which runs are shown.
-        folder: The records; it need not exist.
+        protocol: `paper.Protocol` of the runs to show.
+        folder: Folder of the records; it need not exist.
         show: Print the tables.
         console: `rich.console.Console` to print on, or None for a new one.
 
@@ -73,8 +73,8 @@ def write_paper_report(names, protocol, folder, show=True, console=None):
         Tuple of the paths written.
 
     Raises:
-        ValueError: A record cannot be read, or runs of one row were made from
-            different data.
+        ValueError: If a record cannot be read, or runs of one row were made
+            from different data.
     """
     folder = pathlib.Path(folder)
     console = console or require("rich.console").Console(quiet=not show)
@@ -103,15 +103,15 @@ def write_paper_report(names, protocol, folder, show=True, console=None):
 
 
 def paper_table(spec, protocol, records):
-    """A `Table` of a `PaperTable`: paper, ours, difference.
+    """Makes the `Table` of a `PaperTable`: paper, ours, difference.
 
     Args:
         spec: `PaperTable`.
-        protocol: `Protocol`; runs of others are not shown.
+        protocol: `Protocol` of the runs to show.
         records: `Record`s, as `read_records` returns them.
 
     Raises:
-        ValueError: Rows that are compared were made from different data.
+        ValueError: If compared rows were made from different data.
     """
     entries = spec.entries(protocol)
     found = by_protocol(records, protocol)
@@ -165,9 +165,9 @@ def _names(entry):
 
 
 def _name_columns(entries):
-    """Columns of names; one whose cells are all alike only CSV shows.
+    """Makes the columns of names; only CSV shows columns of equal cells.
 
-    Returns them, and sentences that say what the others are.
+    Returns the columns, and sentences with the values of the hidden columns.
     """
     columns, said = [], []
     for i, (title, name) in enumerate(
@@ -187,7 +187,7 @@ def _name_columns(entries):
 
 
 def _ours(entry, found, setting):
-    """The `Ours` of an `Entry` that has runs, of one setting."""
+    """Makes the `Ours` of an `Entry` from its runs of one setting."""
     runs = by_setting(found, entry.configs)
     records = runs.get(setting, [])
     others = (of for key, of in runs.items() if key != setting)
@@ -222,12 +222,12 @@ def _ours(entry, found, setting):
 
 
 def _unit(config):
-    """What is counted: folds where there are any, else seeds."""
+    """The fold of a run if it has one, otherwise its seed."""
     return config.seed if config.fold is None else config.fold
 
 
 def by_protocol(records, protocol):
-    """{`protocol_key`: records} of those that a `Protocol` shows."""
+    """{`protocol_key`: records} of the records that a `Protocol` shows."""
     found = collections.defaultdict(list)
     for record in records:
         if protocol.shows(record.config):
@@ -236,7 +236,7 @@ def by_protocol(records, protocol):
 
 
 def by_setting(found, configs):
-    """{backend, precision and so on: records} of one row."""
+    """{(backend, precision, reader, devices): records} of one row."""
     settings = collections.defaultdict(list)
     for record in found.get(protocol_key(configs[0]), ()):
         config = record.config
@@ -251,17 +251,17 @@ def by_setting(found, configs):
 
 
 def compared(entry):
-    """What the rows of one comparison share: the data and the network."""
+    """The data set and network, which the rows of a comparison share."""
     config = entry.configs[0]
     return config.dataset, config.network
 
 
 def chosen_settings(entries, found):
-    """{what `compared` gives: setting}, None where there are no runs.
+    """Chooses {result of `compared`: setting}; None if there are no runs.
 
-    Rows that are compared are shown of one setting, or not losses would be
-    compared but backends. It is the one with the most runs in the row that has
-    fewest of it.
+    Compared rows must have one setting. Otherwise their backends would differ
+    and not only their losses. The setting is the one with the most runs in the
+    row with the fewest runs of it.
     """
     rows = collections.defaultdict(list)
     for entry in entries:
@@ -281,13 +281,13 @@ def chosen_settings(entries, found):
 
 
 def _check_data(entries, found, settings):
-    """Raises if rows that are compared were made from different data."""
+    """Raises ValueError if compared rows were made from different data."""
     made_of = {}
     for entry in entries:
         if not entry.configs:
             continue
         setting = settings[compared(entry)]
-        # What a p-value is against need not be a row, under --only.
+        # With --only, the other loss of a p-value may not be a row.
         records = by_setting(found, entry.configs).get(setting, [])
         if entry.versus:
             versus = by_setting(found, entry.versus).get(setting, [])
@@ -298,13 +298,13 @@ def _check_data(entries, found, settings):
             first = made_of.setdefault(key, record)
             if first.result["dataset"]["fingerprint"] != fingerprint:
                 raise ValueError(
-                    f"{record.path} and {first.path} are compared and were "
+                    f"{record.path} and {first.path} are compared but were "
                     "made from different data: keep them in different folders"
                 )
 
 
 def _last(record, metric):
-    """The number of a run in percent, None where it was not recorded."""
+    """The number of a run in percent, or None if it was not recorded."""
     value = record.result["last"].get(metric.key)
     if value is None:
         return None
@@ -319,7 +319,7 @@ def _best(record, metric):
 
 
 def _over_folds(values):
-    """Summary of `{seed: value}`, or of `{(seed, fold): value}` by fold."""
+    """Summarises `{seed: value}`, or `{(seed, fold): value}` by fold."""
     by_unit = collections.defaultdict(list)
     for pair, value in values.items():
         unit = pair[1] if isinstance(pair, tuple) else pair
@@ -392,14 +392,14 @@ def _notes(protocol, titles, entries, ours, records):
     yield (
         f"Ours: mean {PLUS_MINUS} standard deviation over the seeds, or over "
         "the folds (their number). Difference: ours, last epoch, minus the "
-        "paper's, in points. The best epoch is chosen on the test set and so "
-        "optimistic; the paper does not say which it gives, and most likely "
-        "gives that one."
+        "paper's, in points. The best epoch is chosen on the test set, so it "
+        "is optimistic. The paper does not say which epoch it reports; most "
+        "likely it is the best one."
     )
     if any("bold" in e.printed.note for e in entries if e.printed):
-        yield "Marked in the column of the paper: what it has in bold."
+        yield "Marked numbers are bold in the paper."
     if protocol.clamped:
-        yield "NLLR and CRL are those of the released code, with its clamps."
+        yield "NLLR and CRL have the clamps of the released code."
     found = [o for o in ours if o is not None]
     results = [r for o in found for r in o.results]
     if results:
@@ -408,15 +408,15 @@ def _notes(protocol, titles, entries, ours, records):
     if left_out:
         yield (
             f"{counted(len(left_out), 'run')} of another backend, precision, "
-            "reader or number of devices than the others on their data and "
-            "network: not shown."
+            "reader or number of devices than the other runs on the same data "
+            "and network: not shown."
         )
     shown = [r for r in records if protocol.shows(r.config)]
     if len(shown) < len(records):
         yield (
             f"{counted(len(records) - len(shown), 'run')} in the folder are "
-            "of other seeds, or another backend, precision, reader or number "
-            "of devices, than was asked for: not shown."
+            "of other seeds or another backend, precision, reader or number "
+            "of devices than requested: not shown."
         )
     others = _other_protocols(protocol, shown)
     if others:

@@ -1,7 +1,7 @@
-"""The tables of the paper as data: each of its numbers, and the runs for it.
+"""The tables of the paper as data: each printed number and the runs for it.
 
-arXiv:1912.11642v2, Tables I to X. Its numbers lie in results.csv, as
-printed. What it does not state is a field of `Protocol`, with a default.
+arXiv:1912.11642v2, Tables I to X. results.csv has the numbers as printed. A
+setting that the paper does not state is a field of `Protocol` with a default.
 Imports no backend.
 """
 
@@ -24,7 +24,7 @@ from crl_keras.experiments.runs.recipes import get_recipe
 RESULTS = pathlib.Path(__file__).parent / "results.csv"
 SOURCE = "arXiv:1912.11642v2"
 
-# What the paper calls them, and what we do.
+# The paper's names and our names.
 DATASETS = {
     "CIFAR-10": "cifar10",
     "CIFAR-100": "cifar100",
@@ -63,7 +63,7 @@ LOSS_NAMES = {
     "DualCE": "dualce",
     "TCE": "tamed",
 }
-# Whose parameters the paper does not give.
+# The paper does not give the parameters of these losses.
 UNSTATED_LOSSES = ("focal", "lsoftmax", "asoftmax", "dualce", "tamed")
 RECIPE_OF = {
     "mnist": "mnist",
@@ -73,7 +73,7 @@ RECIPE_OF = {
     "cars": "fine_grained",
     "adience": "adience",
 }
-# Images for training and for the test.
+# Numbers of images for training and for the test.
 SIZES = {
     "mnist": (60_000, 10_000),
     "cifar10": (50_000, 10_000),
@@ -93,12 +93,12 @@ PLAIN = ("logistic", "mlp", "zhu2018")
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A number of result.json, as the paper gives it.
+    """A number of result.json in the form of the paper.
 
     Attributes:
-        title: What the number is, with its unit.
-        key: Of the scores of the last epoch.
-        complement: Whether it is 1 minus the score.
+        title: Name of the number, with its unit.
+        key: Key of the score of the last epoch.
+        complement: Whether the number is 1 minus the score.
     """
 
     title: str
@@ -129,13 +129,13 @@ class Printed:
     """A number of the paper, a row of results.csv.
 
     Attributes:
-        table: Roman number.
+        table: Roman number of the table.
         dataset, network, pretrained, loss, alpha, beta, metric: As in the
-            file; `alpha` and `beta` are "" where the loss has none.
-        value: As printed, or "" for a dash.
-        spread: As printed beside it, a standard deviation (Table V) or a
-            variance (Table VIII), or "".
-        note: Ours.
+            file; `alpha` and `beta` are "" if the loss has none.
+        value: The number as printed, or "" for a dash.
+        spread: The printed standard deviation (Table V) or variance (Table
+            VIII), or "".
+        note: Our note.
     """
 
     table: str
@@ -157,13 +157,13 @@ class Printed:
 
     @property
     def epochs(self):
-        """What Table II trained for, None elsewhere."""
+        """The number of epochs in Table II, None in other tables."""
         found = [n for n in self.note.split("; ") if n.startswith("epochs=")]
         return int(found[0].removeprefix("epochs=")) if found else None
 
 
 def read_results():
-    """The numbers of the paper in the order of its tables, tuple of `Printed`.
+    """Reads the numbers of the paper by table; returns a tuple of `Printed`.
 
     >>> numbers = read_results()
     >>> len(numbers), numbers[0].value, numbers[-1].value
@@ -176,12 +176,12 @@ def read_results():
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How much of the paper's work is done.
+    """The amount of training compared with the paper.
 
     Attributes:
         name: Key of SCALES.
         about: A sentence for reports.
-        seeds: Number of seeds, or None for as many as the paper has runs.
+        seeds: Number of seeds, or None for the paper's number of runs.
     """
 
     name: str
@@ -196,14 +196,14 @@ SCALES = {
             "smoke",
             "Enlarged scikit-learn digits replace every data set, as files "
             "if it has files. Every backbone is a ResNet-18 with random "
-            "weights. 1 epoch on 100 digits shows that the code runs, and is "
+            "weights. 1 epoch on 100 digits shows that the code runs; it is "
             "no result.",
             seeds=2,
         ),
         Scale(
             "short",
-            "A tenth of the paper's epochs, but at least 10, and 3 seeds; all "
-            "else as in the paper.",
+            "A tenth of the paper's epochs, but at least 10, and 3 seeds; "
+            "everything else as in the paper.",
             seeds=3,
         ),
         Scale("full", "The paper's epochs and its number of runs."),
@@ -213,31 +213,31 @@ SCALES = {
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """How tables are rerun: a scale, and what the paper leaves open.
+    """The settings of a rerun: a scale, and choices the paper leaves open.
 
     Args:
         scale: Key of SCALES.
-        recipe: Of CIFAR: "paper" for the text, "released" for the code; or
+        recipe: Recipe for CIFAR: "paper" (the text), "released" (the code) or
             another key of `RECIPES`.
-        width: Of ResNet-34, -50 and -101 on CIFAR: 16 as in the released
-            code, or 64, the usual one. The paper does not say.
-        library: Of the backbones for ImageNet, fine-grained and Adience.
-        clamped: Whether NLLR and CRL are those of the released code.
+        width: First width of ResNet-34, -50 and -101 on CIFAR: 16 as in the
+            released code, or 64 as usual. The paper does not say.
+        library: Library of the backbones for ImageNet, CUB, Cars and Adience.
+        clamped: Whether NLLR and CRL have the clamps of the released code.
         losses: Specifications such as "focal(gamma=1)" for the losses of
-            Table VI, whose parameters the paper does not give; by default
-            those of `LOSSES`.
-        seeds: Number of seeds, or None for that of the scale.
-        first_seed: The first of them.
+            Table VI, because the paper gives no parameters. The default is
+            `LOSSES`.
+        seeds: Number of seeds, or None for the number of the scale.
+        first_seed: The lowest seed.
         changes: Pairs of a field of `Recipe` and its value, for every run.
         shown: Pairs of "backend", "precision", "reader" or "devices" and a
-            value: a report shows runs of these alone. They do not change
-            which runs are made.
-        only: Names of our data sets, networks and losses: rows of others are
-            left out. "crl" is CRL of any parameters, "crl(alpha=1,beta=0.5)"
-            that one. Empty for all.
+            value: a report shows only these runs. The pairs do not change
+            which runs are trained.
+        only: Our names of data sets, networks and losses: other rows are left
+            out. "crl" is CRL with any parameters, "crl(alpha=1,beta=0.5)" is
+            CRL with these. Empty for all rows.
 
     Raises:
-        ValueError: A value is not one of these.
+        ValueError: If a value is not valid.
 
     Example:
 
@@ -275,14 +275,14 @@ class Protocol:
         names = [parse_loss(spec)[0] for spec in self.losses]
         if len(set(names)) < len(names):
             raise ValueError(
-                "Expected each loss once: a table has one row of it. Received: "
-                f"{', '.join(self.losses)}"
+                "Expected each loss once, because a table has one row for it. "
+                f"Received: {', '.join(self.losses)}"
             )
         for spec in self.losses:
             if parse_loss(spec)[0] not in UNSTATED_LOSSES:
                 raise ValueError(
-                    "Parameters are for a loss whose own the paper does not "
-                    f"give, {', '.join(UNSTATED_LOSSES)}. Received: {spec!r}"
+                    "Parameters are only for losses without parameters in the "
+                    f"paper: {', '.join(UNSTATED_LOSSES)}. Received: {spec!r}"
                 )
         known = (
             *DATASETS.values(),
@@ -293,13 +293,13 @@ class Protocol:
         for word in self.only:
             if word not in known and not _is_crl(word):
                 raise ValueError(
-                    "Rows are chosen by our names of data sets, networks and "
-                    f"losses: {', '.join(known)}, crl(alpha=1,beta=0.5). "
+                    "Expected our name of a data set, network or loss: "
+                    f"{', '.join(known)}, crl(alpha=1,beta=0.5). "
                     f"Received: {word!r}"
                 )
 
     def epochs(self, of_paper):
-        """Epochs of a training that has so many in the paper."""
+        """Number of epochs at this scale for the paper's number."""
         if self.scale == "smoke":
             return 1
         if self.scale == "short":
@@ -308,7 +308,7 @@ class Protocol:
 
     @property
     def about(self):
-        """The scale and what was changed, as sentences for reports.
+        """The scale and the changed settings, as sentences for reports.
 
         >>> Protocol(width=64, changes=(("epochs", 5),)).about.split(". ")[1]
         'Changed: width 64, epochs 5.'
@@ -325,11 +325,10 @@ class Protocol:
         return f"{text} Changed: {', '.join(changed)}." if changed else text
 
     def shows(self, config):
-        """Whether a report takes a run of this `RunConfig`, if of a row.
+        """Whether a report may show a run of this `RunConfig`.
 
-        Not one of another backend or precision than `shown` names, or of
-        seeds that were not asked for. Image files alone have a choice of
-        readers.
+        Its seed must be requested, and it must have the settings in `shown`.
+        The reader counts only for data sets with image files.
         """
         first, seeds = self.first_seed, self.seeds
         last = config.seed if seeds is None else first + seeds - 1
@@ -340,11 +339,11 @@ class Protocol:
         )
 
     def chosen(self, dataset, network, loss, spec=None):
-        """Whether a row of these, in our names, is to be shown.
+        """Whether `only` keeps the row of a data set, network and loss.
 
         Args:
-            dataset, network, loss: Names.
-            spec: CRL with its parameters, None for a loss that has none.
+            dataset, network, loss: Our names.
+            spec: CRL with its parameters, None for another loss.
         """
         exact = {canonical_loss(word) for word in self.only if _is_crl(word)}
         losses = exact | set(self.only) & set(LOSS_NAMES.values())
@@ -354,12 +353,12 @@ class Protocol:
         if asked and dataset not in asked:
             return False
         asked = set(self.only) & {*NETWORKS.values(), *METHODS}
-        # A method is asked for by its own name, on whatever backbone.
+        # `only` may name a method, for any backbone.
         return not asked or bool({network, network.partition("+")[2]} & asked)
 
 
 def _is_crl(word):
-    """Whether a word is CRL with parameters; raises ValueError for wrong ones.
+    """Whether a word is CRL with parameters; wrong ones raise ValueError.
 
     >>> _is_crl("crl(alpha=1,beta=0.5)"), _is_crl("crl"), _is_crl("vgg11")
     (True, False, False)
@@ -369,16 +368,16 @@ def _is_crl(word):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A row of a table: a number of the paper, and the runs that repeat it.
+    """A row of a table: a number of the paper and the runs that repeat it.
 
     Attributes:
-        printed: `Printed`, or None for a row that the paper does not have.
-        names: What the row is called: data set, network, loss.
+        printed: `Printed`, or None if the paper does not have the row.
+        names: Names in the row: data set, network, loss.
         metric: `Metric`.
-        configs: Tuple of `RunConfig`, with a reader, backend and precision
-            that are still to be chosen.
-        versus: The same of what the runs are paired with, for a p-value.
-        missing: Why there are no runs, or "".
+        configs: Tuple of `RunConfig`. The caller chooses reader, backend and
+            precision later.
+        versus: For a p-value, `RunConfig`s of the other loss of the pairs.
+        missing: The reason if there are no runs, or "".
     """
 
     printed: Printed | None
@@ -395,11 +394,11 @@ class PaperTable:
 
     Attributes:
         name: "table1" to "table10".
-        number: As the paper has it, roman.
-        title: What it shows.
-        runs: Trainings a number of it stands for, in the paper.
-        notes: What to know when reading it: where it contradicts itself,
-            another table or the text, and what it does not state.
+        number: Roman number in the paper.
+        title: Subject of the table.
+        runs: Number of the paper's trainings behind each number.
+        notes: Notes for the reader: contradictions in the table, with another
+            table or with the text, and settings that are not stated.
     """
 
     name: str
@@ -409,7 +408,7 @@ class PaperTable:
     notes: tuple
 
     def entries(self, protocol):
-        """Tuple of `Entry`, the rows of this table under a `Protocol`."""
+        """Makes the rows of this table for a `Protocol`, a tuple of `Entry`."""
         rows = [r for r in read_results() if r.table == self.number]
         found = [_entry(self, row, protocol) for row in rows]
         if self.number == "IX":
@@ -418,8 +417,8 @@ class PaperTable:
 
 
 ONE_EACH = (
-    "A single run each in the paper, as far as it says: one seed is no "
-    "measure of a loss."
+    "As far as the paper says, each number is a single run. One seed does not "
+    "measure a loss."
 )
 TABLES = {
     table.name: table
@@ -431,23 +430,23 @@ TABLES = {
             1,
             (
                 "CIFAR-100: the bold 27.26 (alpha 1.5, beta 1) is third, after "
-                "26.78 (2, 0.25) and 27.18 (2, 0.5); the choice of alpha 1.5 "
-                "and beta 1 holds for CIFAR-10 alone.",
+                "26.78 (2, 0.25) and 27.18 (2, 0.5). Alpha 1.5 and beta 1 are "
+                "best only for CIFAR-10.",
                 '"Test errors of alpha 1.5 are lower than others": false on '
                 "CIFAR-100 at beta 0.25 and 0.5.",
                 '"At beta 1 the error is lowest": false for CIFAR-10 at alpha '
                 '1 (6.18 at 0.5) and for CIFAR-100 at alpha 2; "from 1 to '
                 '1.25 errors increase": false for CIFAR-10 at alpha 1.',
                 '"At alpha 0 errors are worse": false for CIFAR-100 at beta '
-                "0.25 (28.04, and 28.14 at alpha 1). CRL is above the "
-                "cross-entropy's 27.87 in four cells with alpha > 0.",
-                '"At alpha 0 and beta other than 1 errors are worse": beta 1 '
-                "is itself the worst on CIFAR-10, 8.55.",
+                "0.25 (28.04, and 28.14 at alpha 1). CRL is worse than "
+                "cross-entropy (27.87) in four cells with alpha > 0.",
+                '"At alpha 0 and beta other than 1 errors are worse": on '
+                "CIFAR-10, beta 1 is the worst, 8.55.",
                 "The text has five values of beta, the table six.",
                 "The released logs of CIFAR-100 at alpha 0, beta 0.25 end at "
-                "29.45 and have 27.99 at best: the table's 28.04 is near the "
-                "best epoch on the test set. Those of beta 0.5 have 29.39 at "
-                "best, and the table 28.79.",
+                "29.45; their best is 27.99. So the table's 28.04 is near the "
+                "best epoch on the test set. At beta 0.5, the best of the logs "
+                "is 29.39, and the table has 28.79.",
                 ONE_EACH,
             ),
         ),
@@ -457,13 +456,13 @@ TABLES = {
             "four convolutions and two dense layers on CIFAR-10",
             1,
             (
-                "The text says that the cross-entropy was trained for 100 "
-                "epochs and NLLR for 500; the table has both for both.",
+                "The text says that cross-entropy was trained for 100 epochs "
+                "and NLLR for 500; the table has both numbers for both losses.",
                 '"NLLR at 500 epochs is similar to CRL at 100": 85.31 and '
                 "84.29.",
-                "Layers, rates and optimizer are not stated; ours are the "
-                "Keras example of the time, an identification that is not "
-                "verified. Whether NLLR and CEL were rerun is not stated.",
+                "Layers, rates and optimizer are not stated. Ours are those of "
+                "the Keras example of the time; this is not verified. Whether "
+                "NLLR and CEL were rerun is not stated.",
                 ONE_EACH,
             ),
         ),
@@ -475,14 +474,14 @@ TABLES = {
             (
                 "ResNet-164, CIFAR-10, CEL: 4.76 here, 5.27 in Tables VI and "
                 "VII, 5.38 on average in Table VIII. CRL's gain is 0.40 or "
-                "0.91 points, by the table.",
-                "ResNet-34, CIFAR-100, CRL: 27.34 here, 27.26 in Table I, "
-                "where 27.34 is the cell of alpha 1 and beta 1.",
+                "0.91 points, depending on the table.",
+                "ResNet-34, CIFAR-100, CRL: 27.34 here, 27.26 in Table I. "
+                "There, 27.34 is the cell of alpha 1 and beta 1.",
                 "There is no MobileNetV2 on CIFAR-10.",
                 "MobileNetV2: 23.75 and 23.16 here; the means of Table V are "
                 "23.54 and 23.21.",
-                "ResNet-34, -50 and -101 are the released code's, of width 16 "
-                "(--width 64 for the usual ones); DenseNet-40 is not in the "
+                "ResNet-34, -50 and -101 have width 16 as in the released code "
+                "(--width 64 is the usual width). DenseNet-40 is not in the "
                 "released code.",
                 ONE_EACH,
             ),
@@ -493,10 +492,10 @@ TABLES = {
             "simple classifiers on MNIST",
             1,
             (
-                "Nothing is stated of layers, optimizer, rates or epochs: the "
-                "recipe mnist and the networks are our choice. An error of "
-                "9.1% is far from a trained perceptron's, about 2%.",
-                "How F1 is averaged is not stated; ours is macro.",
+                "Nothing is stated about layers, optimizer, rates or epochs: "
+                "we chose the recipe mnist and the networks. An error of 9.1% "
+                "is far from the error of a trained perceptron, about 2%.",
+                "The averaging of F1 is not stated; ours is macro.",
                 ONE_EACH,
             ),
         ),
@@ -507,11 +506,11 @@ TABLES = {
             10,
             (
                 "The significance level is printed as 0.005. From the means "
-                "and deviations an unpaired test gives t = 3.03, p = 0.0072; "
-                "the printed p needs a correlation of 0.59 between paired "
-                "runs, and what pairs them is not stated. Ours share a seed. "
-                'That "our CE loss is not due to chance" is no conclusion of a '
-                "test of a difference.",
+                "and deviations an unpaired test gives t = 3.03, p = 0.0072. "
+                "The printed p needs a correlation of 0.59 between paired "
+                "runs, but the paper does not say what pairs them. Our pairs "
+                'share a seed. The claim that "our CE loss is not due to '
+                'chance" does not follow from a test of a difference.',
                 "The means are errors of 23.54 and 23.21; Table III has 23.75 "
                 "and 23.16.",
             ),
@@ -524,11 +523,10 @@ TABLES = {
             (
                 "CEL on CIFAR-10: 5.27 here, 4.76 in Table III.",
                 "The parameters of FL, L-Softmax, A-Softmax, DualCE and TCE "
-                "are not stated: ours are their defaults, --losses changes "
-                "them; where fewer steps are made, the margins of L-Softmax "
-                "and A-Softmax come as much earlier. TCE is our reading of its "
-                "paper.",
-                "TCE, and DualCE on CIFAR-100, are behind the cross-entropy; "
+                "are not stated: we use our defaults (--losses changes them). "
+                "With fewer steps, the margins of L-Softmax and A-Softmax come "
+                "earlier in proportion. TCE is our reading of its paper.",
+                "TCE, and DualCE on CIFAR-100, are worse than cross-entropy; "
                 "no tuning is described.",
                 "The single runs of NLLR, CEL and CRL on CIFAR-10 are all "
                 "below the means of ten in Table VIII.",
@@ -545,9 +543,9 @@ TABLES = {
                 'SVHN: "about 7.3% lower" is 7.8%, (2.04 - 1.88) / 2.04.',
                 "The single runs of ResNet-164 on CIFAR-10 are all below the "
                 "means of ten in Table VIII.",
-                "There is a dash for NLLR on ImageNet: it is not rerun.",
-                "Weight decay on SVHN and ImageNet is not stated; ours is "
-                "CIFAR's 1e-4 (--weight-decay).",
+                "ImageNet has a dash for NLLR, so we do not rerun it.",
+                "Weight decay on SVHN and ImageNet is not stated; ours is 1e-4 "
+                "as on CIFAR (--weight-decay).",
                 ONE_EACH,
             ),
         ),
@@ -557,8 +555,8 @@ TABLES = {
             "ResNet-164 on CIFAR-10, ten runs",
             10,
             (
-                "The paper's column is a variance; it is shown as a standard "
-                "deviation too. CRL's 0.073 is in bold though CEL's 0.071 is "
+                "The paper's column is a variance; we also show the standard "
+                "deviation. CRL's 0.073 is bold although CEL's 0.071 is "
                 "smaller.",
                 "The single runs of Tables VI and VII lie below all three "
                 "means: 6.48, 5.27 and 4.36.",
@@ -570,22 +568,22 @@ TABLES = {
             "CUB-200-2011 and Stanford Cars",
             1,
             (
-                "The paper says only that the setups are those of the three "
-                "methods; no epochs, rates, batches or heads. Ours are the "
-                "recipes bcnn, dfl and dcl, and CRL acts on every "
-                "classification loss but DCL's swap head.",
+                "The paper says only that it uses the setups of the three "
+                "methods. It gives no epochs, rates, batches or heads. We use "
+                "the recipes bcnn, dfl and dcl. CRL replaces every "
+                "classification loss except the loss of DCL's swap head.",
                 "B-CNN: 84.1 and 91.3 are two different streams, VGG16 and "
                 "VGG-M, with support vector machines; ours is VGG16 alone with "
-                "a softmax, for which its authors' code has 84.1 and 90.5.",
+                "a softmax. For that, the authors' code has 84.1 and 90.5.",
                 "DFL: 93.8 on Cars seems to be the two-scale VGG16 of its "
-                "paper, whose ResNet50 has 93.1 (from memory). No public code "
-                "reaches 87 on CUB.",
-                "The plain fine-tuned networks are no row of the paper.",
+                "paper; the ResNet50 there has 93.1 (from memory). No public "
+                "code reaches 87 on CUB.",
+                "The plain fine-tuned networks are not in the paper.",
                 "The gains of CRL over the rerun are 9 to 22 test images on "
-                "CUB, 13 to 17 on Cars, in single runs; the standard error of "
-                "such an accuracy is 0.25 to 0.48 points.",
-                "84.06, 84.27 and 87.84 (CUB) and 93.95 (Cars) are shares of "
-                "the test images only if cut, 91.27 only if rounded.",
+                "CUB, 13 to 17 on Cars, in single runs. The standard error of "
+                "the accuracies is 0.25 to 0.48 points.",
+                "84.06, 84.27 and 87.84 (CUB) and 93.95 (Cars) fit a number of "
+                "test images only if cut, 91.27 only if rounded.",
             ),
         ),
         PaperTable(
@@ -595,14 +593,14 @@ TABLES = {
             1,
             (
                 "No spread over the folds is given. Ours is over the folds, "
-                "each the mean of its seeds.",
+                "each averaged over its seeds.",
                 "There are no pretrained rows for NLLR.",
-                "The recipe of the networks that are not pretrained is not "
-                "stated: ours is that of the others. Momentum, crops and "
-                "mirroring are our choice.",
+                "The recipe of the networks without pretraining is not stated: "
+                "we use the same recipe for all. We chose momentum, crops and "
+                "mirroring.",
                 "The paper has 26,580 images; the folds have 17,393 faces of "
-                "the eight groups, and how they were counted is not stated.",
-                "The group that the data call (8, 12) is 8-13 in the paper.",
+                "the eight groups. The paper does not say how it counted.",
+                "The group (8, 12) of the data is 8-13 in the paper.",
             ),
         ),
     )
@@ -611,15 +609,15 @@ TABLES = {
 
 FIGURES = {
     "fig1": "softmax of one image before and after steps of each loss",
-    "fig2": "gradient over p_c, as printed and as it is",
+    "fig2": "gradient over p_c, as printed and as it really is",
     "fig3": "test error over the epochs, ResNet-34 on CIFAR",
-    "fig4": "faces and what each loss says of them",
+    "fig4": "faces with the predictions of each loss",
     "fig5": "softmax outputs on the faces of Fig. 4",
 }
 
 
 def figure_entries(name, protocol):
-    """The entries whose runs a figure shows; none for Figs. 1 and 2."""
+    """The entries with the runs of a figure; none for Figs. 1 and 2."""
     if name == "fig3":
         shown = (("", "0"), ("0", "1"), ("1.5", "1"))
         entries = TABLES["table1"].entries(protocol)
@@ -637,7 +635,7 @@ def figure_entries(name, protocol):
 
 
 def is_crl_proper(spec):
-    """Whether a loss is CRL, released or not, but not NLLR, its alpha 0.
+    """Whether a loss is CRL, released or not, with alpha > 0: not NLLR.
 
     >>> [is_crl_proper(s) for s in ("crl", "released(alpha=0)", "dualce")]
     [True, False, False]
@@ -647,12 +645,12 @@ def is_crl_proper(spec):
 
 
 def has_ce_and_crl(losses):
-    """Whether specifications have the cross-entropy and CRL proper."""
+    """Whether losses include cross-entropy and CRL with alpha > 0."""
     return "ce" in losses and any(map(is_crl_proper, losses))
 
 
 def why_nothing(name, protocol):
-    """Why `only` leaves nothing of a table or figure to show, or "".
+    """The reason if `only` leaves nothing of a table or figure, or "".
 
     >>> why_nothing("table4", Protocol(only=("cifar10",)))
     '--only leaves no row of it'
@@ -669,16 +667,16 @@ def why_nothing(name, protocol):
     if name in ("fig4", "fig5") and not has_ce_and_crl(losses):
         return "it needs ce and crl, which --only leaves out"
     if name == "fig3" and len(losses) < 2:
-        return "it needs two losses, of which --only leaves one"
+        return "it needs two losses, and --only leaves one"
     return ""
 
 
 def protocol_key(config):
-    """JSON of what a run must share with another to be of one protocol.
+    """JSON of the settings that all runs of one protocol share.
 
-    All of the configuration but the seed, the fold, and what is meant not to
-    change numbers beyond rounding and chance: precision, backend, reader and
-    number of devices.
+    It has the whole configuration except the seed, the fold, and settings that
+    should change results only by rounding and chance: precision, backend,
+    reader and number of devices.
     """
     values = config.to_dict()
     del values["recipe"]["source"]
@@ -688,10 +686,9 @@ def protocol_key(config):
 
 
 def all_configs(entries):
-    """The `RunConfig`s of entries, each once, whole pairs early.
+    """The `RunConfig`s of entries, each once, by seed and fold.
 
-    Seed by seed and fold by fold, so that a rerun that is stopped has the
-    losses of one seed together.
+    With this order, a rerun that stops early has all losses of its first seeds.
     """
     found = {}
     for entry in entries:
@@ -701,7 +698,7 @@ def all_configs(entries):
 
 
 def grouped(configs):
-    """Configurations that differ in loss, seed and fold alone, as a list."""
+    """Groups configurations that differ only in loss, seed and fold."""
     groups = {}
     for config in configs:
         groups.setdefault(config.group, []).append(config)
@@ -709,7 +706,7 @@ def grouped(configs):
 
 
 def _entry(table, row, protocol):
-    """The `Entry` of a `Printed`, or None if it is not asked for."""
+    """Makes the `Entry` of a `Printed`, or None if `only` leaves it out."""
     metric = METRICS[row.metric]
     names = (row.dataset, row.network, loss_of_row(row))
     if row.pretrained != "none" and table.number != "IX":
@@ -740,7 +737,7 @@ def _entry(table, row, protocol):
 
 
 def loss_of_row(row):
-    """What a row calls its loss: with alpha and beta in Table I."""
+    """The name of the loss in a row; in Table I with alpha and beta."""
     if row.table == "I" and row.loss == "CRL":
         return f"CRL({row.alpha}, {row.beta})"
     if row.epochs:
@@ -766,14 +763,14 @@ def _loss(row, protocol):
     if name in ("nllr", "crl") and protocol.clamped:
         return canonical_loss(f"released(alpha={row.alpha},beta={row.beta})")
     if name == "crl" and (row.alpha, row.beta) == ("0", "1"):
-        return "nllr"  # The same loss: one run serves Tables I and III.
+        return "nllr"  # The same loss, so Tables I and III share a run.
     if name == "crl":
         return canonical_loss(f"crl(alpha={row.alpha},beta={row.beta})")
     return name
 
 
 def _fine_tuned(table, protocol):
-    """Rows of our own in Table IX: a network without any of its methods."""
+    """Our own rows in Table IX: a network without the methods."""
     for dataset in ("CUB-200-2011", "Stanford Cars"):
         for loss in ("CEL", "CRL"):
             ours = DATASETS[dataset], "resnet50", LOSS_NAMES[loss]
@@ -790,7 +787,7 @@ def _fine_tuned(table, protocol):
 
 
 def _configs(table, dataset, network, weights, loss, epochs, protocol):
-    """The runs of one row, seed by seed and fold by fold."""
+    """The runs of one row, by seed and fold."""
     common = _common(table, dataset, network, weights, loss, epochs, protocol)
     if common is None:
         return ()
@@ -809,11 +806,11 @@ def _configs(table, dataset, network, weights, loss, epochs, protocol):
 
 
 def _annealed_alike(loss, dataset, common, protocol):
-    """A margin that comes at the same shares of a shorter training.
+    """Adapts the schedule of a margin to a shorter training.
 
-    The schedules of L-Softmax and A-Softmax count steps, and their defaults
-    are for those of the paper's recipe: `gamma` grows by as much as steps are
-    fewer. What `--losses` says stays as it is.
+    The schedules of L-Softmax and A-Softmax count steps. Their defaults are
+    for the steps of the paper's recipe, so `gamma` grows in inverse proportion
+    to the steps. Losses in `--losses` are not changed.
     """
     name, parameters = parse_loss(loss)
     given = {parse_loss(spec)[0] for spec in protocol.losses}
@@ -832,7 +829,7 @@ def _annealed_alike(loss, dataset, common, protocol):
 
 
 def _common(table, dataset, network, weights, loss, epochs, protocol):
-    """What the runs of a row share, or None if this scale has none."""
+    """The settings that runs of a row share, or None without runs."""
     network, _, method = network.partition("+")
     recipe = method or RECIPE_OF.get(dataset, protocol.recipe)
     if network == "zhu2018":
@@ -842,12 +839,12 @@ def _common(table, dataset, network, weights, loss, epochs, protocol):
         "epochs": protocol.epochs(epochs or recipe.epochs),
         **dict(protocol.changes),
     }
-    if dataset in BACKBONES:  # As the command line does for backbones.
+    if dataset in BACKBONES:  # As the command line does.
         changes.setdefault("batch_norm", "recompute")
     if recipe.optimizer != "sgd":
         changes.pop("weight_decay", None)
     if protocol.scale == "smoke":
-        # Networks of a hundred layers take a minute to compile.
+        # Networks with a hundred layers take a minute to compile.
         if table.number == "III":
             if not is_crl_proper(loss):
                 return None
@@ -882,12 +879,12 @@ def _common(table, dataset, network, weights, loss, epochs, protocol):
 
 
 def _backbone(name, method, dataset, protocol):
-    """A backbone, with a method where one is given."""
-    # KerasHub and KerasCV call VGG otherwise, and keep other weights of it.
+    """The name of a backbone, with a method if one is given."""
+    # KerasHub and KerasCV have other names and weights for VGG.
     library = "keras" if name.startswith("vgg") else protocol.library
     options = []
     if method == "dcl" and protocol.scale == "smoke":
-        options.append("regions=2")  # Images of 64 pixels end in 2 x 2.
+        options.append("regions=2")  # 64 pixels end in a 2 x 2 map.
     if method == "dcl" and dataset == "cars":
         options.append("gamma=0.01")
     spec = f"{method}({','.join(options)})"
@@ -901,7 +898,7 @@ def _of_width(network, protocol):
 
 
 def printed_std(printed):
-    """The standard deviation the paper gives, None for none."""
+    """The standard deviation in the paper, or None."""
     if not printed.spread:
         return None
     spread = float(printed.spread)

@@ -1,9 +1,10 @@
-"""Runs: what one is, how it trains, and what it leaves behind.
+"""Runs: their configuration, their training and their results.
 
-`config` and `recipes` say what a run is, `feeds` gives it batches, `models`
-(with `backbones`) its network, `training` trains it, `sweep` trains many,
-`results` and `records` keep what they leave, `saved` and `gradcam` what a
-model is and saw, `chosen` finds the best validated of several, `prediction`
-asks it, `export` writes it for others, `speed` measures one. This room may
-import measures, data and the ground.
+`config` and `recipes` describe a run, `feeds` makes its batches, `models` (with
+`backbones`) builds its network, `training` trains it, `sweep` trains many.
+`results` and `records` write the results, `saved` writes the model and
+`gradcam` its heat maps. `chosen` finds the best validated of several runs,
+`prediction` classifies images, `export` writes a model for other runtimes,
+`speed` times training. This package may import `measures`, `data` and the
+modules directly in `experiments`.
 """

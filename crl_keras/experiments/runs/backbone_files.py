@@ -1,4 +1,4 @@
-"""A model of one's own as a backbone: read from its file, and cut."""
+"""Makes a backbone of a user's own model: reads its file and cuts it."""
 
 import pathlib
 import zipfile
@@ -6,16 +6,16 @@ import zipfile
 from crl_keras.experiments._optional import require
 from crl_keras.experiments.words import first_line
 
-# Whose layers a file may hold: they register themselves when imported.
+# A file may have layers of these libraries; importing registers the layers.
 OTHERS = ("keras_cv", "keras_hub")
 
 
 def open_backbone(path, input_shape):
     """Reads a .keras file and cuts the model before its classifier.
 
-    It is cut after its last global pooling; in a model without one, after its
-    last pooling if no convolution follows; else before its last dense layer.
-    A model whose last layer is a model is cut in there.
+    The cut is after the last global pooling. Without one, it is after the last
+    pooling if no convolution follows, else before the last dense layer. If the
+    last layer is itself a model, the cut may be inside it.
 
     Args:
         path: Path of the file.
@@ -23,7 +23,7 @@ def open_backbone(path, input_shape):
 
     Returns:
         `(backbone, scaling)`: a `keras.Model` up to the cut; a function from
-        images with values in `[0, 255]` to what it takes, the same values.
+        images with values in `[0, 255]` to its input, with the same values.
 
     Raises:
         ValueError: The file holds no model, or one that takes other images or
@@ -39,15 +39,15 @@ def open_backbone(path, input_shape):
 
     def scaling(images):
         images = keras.ops.cast(images, "float32")
-        # A model of integers would cut what augmentation leaves behind the
-        # decimal point.
+        # A model with integer inputs would cut off the decimals that
+        # augmentation makes.
         return keras.ops.round(images) if whole else images
 
     return backbone, scaling
 
 
 def describe(path):
-    """Where a model is cut, and what it is given, for a reader."""
+    """Describes where a model is cut, and which pixels it gets."""
     backbone, layer, side = _cut_or_raise(path, _load(path))
     shape = " x ".join(str(n or "any") for n in backbone.output.shape[1:])
     return (
@@ -66,15 +66,15 @@ def _load(path):
             text = archive.read("config.json").decode()
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"Expected in {path} a model that model.save wrote. Received a "
-            f"file that is none ({error})"
+            f"Expected in {path} a model that model.save wrote. Received "
+            f"another file ({error})"
         ) from error
     for library in OTHERS:
         if f'"{library}' in text:
             require(library, library.replace("_", "-"))
     try:
         return keras.models.load_model(path, compile=False)
-    # Whatever a stranger's layers bring forth.
+    # Unknown layers can raise any error.
     except Exception as error:
         why = first_line(error)
         raise ValueError(
@@ -105,7 +105,7 @@ def _cut_or_raise(path, model):
     if found[0] is None:
         raise ValueError(
             f"Expected in {path} a model with a pooling or a dense layer that "
-            "all of it passes through. Received one without: cut it yourself, "
+            "all paths go through. Received one without: cut the model "
             "and save it with keras.layers.GlobalAveragePooling2D at its end"
         )
     return found
@@ -138,8 +138,8 @@ def _cut(model):
 def _steps(model):
     """`(images, [(layer, what enters it, what leaves it), ...])` of a model.
 
-    In a graph of its own: layers remember what they were first called on,
-    which for models in models and in a Sequential is another graph.
+    It calls all layers in a new graph: the layers of nested and Sequential
+    models remember another graph from their first call.
     """
     import keras
 
@@ -174,9 +174,9 @@ def _is_convolution(layer):
 
 
 def _all_pass(output, end):
-    """Whether the end of a model depends on the images through it alone.
+    """Whether all paths from the images to the end go through `output`.
 
-    Squeeze-and-excitation blocks have global poolings that are bypassed.
+    Other paths bypass the global poolings of squeeze-and-excitation blocks.
     """
     import keras
 
@@ -184,13 +184,13 @@ def _all_pass(output, end):
         return True
     try:
         keras.Model(output, end)
-    except ValueError:  # Without the images the graph is not whole.
+    except ValueError:  # Another path needs the images.
         return False
     return True
 
 
 def _about_scaling(backbone):
-    """A warning for a model that seems to take scaled pixels."""
+    """Returns a warning if a model seems to take scaled pixels, else ""."""
     import keras
 
     scalings = (keras.layers.Rescaling, keras.layers.Normalization)

@@ -1,7 +1,7 @@
-"""Which backbones there are, in which library, and with which weights.
+"""Lists the backbones of each library, and their weights.
 
-Imports no backend and no library: the names are read from the files of what is
-installed, so --list-backbones answers at once.
+Imports no backend and no library: it reads the names from the files of the
+installed libraries, so --list-backbones answers at once.
 """
 
 import ast
@@ -18,7 +18,7 @@ from crl_keras.experiments._optional import install_command
 from crl_keras.experiments._optional import require
 from crl_keras.experiments.runs.method_names import split_method
 
-# How the libraries are called, in the order in which they are tried.
+# Names of the libraries, in the order in which they are tried.
 LIBRARIES = {
     "keras_cv": "KerasCV",
     "keras_hub": "KerasHub",
@@ -29,7 +29,7 @@ RESNETS = tuple(
     for v2 in ("", "_v2")
     for depth in (18, 34, 50, 101, 152)
 )
-# Names that are older than the lists of names, and what has their weights.
+# Names that are older than the lists of names, and their ImageNet weights.
 IMAGENET = {
     "keras_cv": {
         "resnet50": "resnet50_imagenet",
@@ -37,7 +37,7 @@ IMAGENET = {
     },
     "keras_hub": {
         "resnet18": "resnet_18_imagenet",
-        # KerasHub has none of its own; it converts timm's.
+        # KerasHub has no weights of its own for it; it converts timm's.
         "resnet34": "hf://timm/resnet34.a1_in1k",
         "resnet50": "resnet_50_imagenet",
         "resnet101": "resnet_101_imagenet",
@@ -46,20 +46,20 @@ IMAGENET = {
         "resnet101_v2": "resnet_v2_101_imagenet",
     },
 }
-# Of KerasCV, for videos and for images of 1,024 pixels alone.
+# KerasCV's backbones only for videos or for images of 1,024 pixels.
 NO_CLASSIFIERS = ("video_swin", "vit_det")
-FILE = "file"  # Takes the place of a library where a backbone is one's own.
+FILE = "file"  # Replaces the library's name for a user's own backbone.
 
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A backbone that was found by the words of a user.
+    """A backbone that was found for a user's words.
 
     Attributes:
         network: "LIBRARY/NAME", as `build_backbone` takes it.
         weights: "none", "imagenet" or the path of a file.
-        chosen: Sentence that says why it comes from that library, or None
-            where the user chose.
+        chosen: Sentence that says why it comes from that library, or None if
+            the user chose the library.
     """
 
     network: str
@@ -68,10 +68,10 @@ class Backbone:
 
 
 def names_of(library):
-    """Names of a library's backbones, each with its ImageNet weights, or None.
+    """Returns {name: ImageNet weights, or None} of a library's backbones.
 
-    The weights are a preset of KerasCV or KerasHub, or the class of
-    keras.applications. Of a library that is not installed, ResNets alone are
+    The weights are a preset of KerasCV or KerasHub, or a class of
+    keras.applications. If a library is not installed, only its ResNets are
     known.
 
     >>> names_of("keras")["efficientnet_v2_b0"]
@@ -143,13 +143,13 @@ def _preset_files(library, models):
 
 
 def _tables(path):
-    """The dicts that a module assigns, of those that are literals."""
+    """Returns the literal dicts that a module assigns."""
     found = {}
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
             try:
                 found[node.targets[0].id] = ast.literal_eval(node.value)
-            except ValueError:  # Made of the others.
+            except ValueError:  # Built from other dicts.
                 continue
     return found
 
@@ -161,14 +161,14 @@ def _folder(library):
 
 
 def _snake(name):
-    """The name of a class of keras.applications in our spelling."""
+    """Spells the name of a class of keras.applications our way."""
     for old, new in (("NASNet", "Nasnet"), ("Net", "net"), ("NeXt", "next")):
         name = name.replace(old, new)
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def _spelled(library, name):
-    """The name as the library's list has it, or None."""
+    """Returns the name as the library's list spells it, or None."""
     names = names_of(library)
     if name in names:
         return name
@@ -185,21 +185,21 @@ def _letters(name):
 
 
 def find_backbone(name, library=None, weights=None):
-    """Finds what a user means by a backbone.
+    """Finds the backbone that a user means.
 
     Args:
         name: A name of `names_of`, in any spelling such as "EfficientNetV2B0",
             maybe after "LIBRARY/"; or the path of a .keras file.
         library: A key of `LIBRARIES`, or None for the first that has it.
-        weights: "none", "imagenet", the path of a file, or None for
-            "imagenet", and for those in a .keras file.
+        weights: "none", "imagenet" or the path of a file. None means
+            "imagenet"; it must be None for a .keras file, which has weights.
 
     Returns:
         `Backbone`.
 
     Raises:
-        ValueError: There is no such backbone, or not with such weights.
-        ImportError: The library that alone knows its names is not installed.
+        ValueError: The backbone does not exist, or not with these weights.
+        ImportError: Its library has to be installed to know the name.
 
     >>> find_backbone("EfficientNetV2B0", "keras").network
     'keras/efficientnet_v2_b0'
@@ -241,11 +241,12 @@ def _existing(path):
 
 
 def choose_library(backbone, weights="none"):
-    """The library a backbone is taken from when none is chosen, and why.
+    """Chooses the library of a backbone if the user does not, and says why.
 
-    The first that has it, with the weights that are asked for, and is
-    installed; if none is, the first to install. Of ResNets KerasCV comes
-    first, as it always did here; of others it comes last, as it is frozen.
+    It takes the first installed library that has the backbone with the wanted
+    weights; if none is installed, the first one to install. For ResNets,
+    KerasCV comes first, as it always did here. For others it comes last, as
+    it is frozen.
 
     Returns:
         `(library, sentence)`.
@@ -282,16 +283,15 @@ def _installed(library):
 
 
 def check_backbone(name, weights="none"):
-    """Raises ValueError for a backbone or weights that there are not.
+    """Raises ValueError if a backbone or its weights do not exist.
 
     Args:
         name: "LIBRARY/NAME", maybe with "+METHOD".
         weights: "none", "imagenet" or a path.
 
     Raises:
-        ValueError: There is no such backbone, or not with such weights.
-        ImportError: The name is not known without its library, which is not
-            installed.
+        ValueError: The backbone does not exist, or not with these weights.
+        ImportError: Its library has to be installed to know the name.
     """
     name = split_method(name)[0]
     library, _, backbone = name.partition("/")
@@ -301,7 +301,7 @@ def check_backbone(name, weights="none"):
         if library in LIBRARIES:
             require_library(library)
         raise ValueError(
-            f"Expected a backbone that there is{_suggested(backbone or name)}. "
+            f"Expected a backbone that exists{_suggested(backbone or name)}. "
             f"Received: {name!r}. --list-backbones prints all"
         )
     if weights == "imagenet" and not names_of(library)[backbone]:
@@ -332,7 +332,7 @@ def _check_own(name, path):
 
 
 def _suggested(backbone):
-    """A few backbones of nearly that name."""
+    """Suggests a few backbones with a similar name."""
     known = [f"{key}/{name}" for key in LIBRARIES for name in names_of(key)]
     letters = {name: _letters(name.partition("/")[2]) for name in known}
     wanted = _letters(backbone)
@@ -344,27 +344,27 @@ def _suggested(backbone):
 
 
 def require_library(library):
-    """Imports the library of a backbone; nothing for a file of one's own.
+    """Imports the library of a backbone; does nothing for a user's file.
 
     Raises:
-        ImportError: if it is not installed; names the command.
+        ImportError: if it is not installed; the message has the command.
     """
     if library != FILE:
         require(library, library.replace("_", "-"))
 
 
 def list_backbones():
-    """The text of --list-backbones.
+    """Returns the text of --list-backbones.
 
     >>> "efficientnet_v2_b0*" in list_backbones()
     True
     """
-    lines = ["Backbones by --library; * is with ImageNet weights:"]
+    lines = ["Backbones by --library; * means with ImageNet weights:"]
     for library, product in LIBRARIES.items():
         title = f"{library} ({product})"
         if not _installed(library):
             command = install_command(library.replace("_", "-"))
-            title += f". Not installed, it has more than these: {command}"
+            title += f". Not installed; install it to see more: {command}"
         names = ", ".join(
             name + "*" * (weights is not None)
             for name, weights in names_of(library).items()
@@ -385,7 +385,7 @@ def _wrapped(text, indent):
 
 
 def weights_fingerprint(weights):
-    """16 hexadecimal digits of a file of weights, None for no file.
+    """Returns 16 hexadecimal digits of a file of weights; None without one.
 
     >>> weights_fingerprint("imagenet")
     """

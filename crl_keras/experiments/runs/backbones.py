@@ -1,7 +1,7 @@
-"""Backbones of other libraries, or of a file, under our own head.
+"""Builds backbones of other libraries, or of a file, with our own head.
 
 KerasCV is frozen since 2024 and needs TensorFlow on every backend; KerasHub and
-keras.applications do not. Each is imported when asked for.
+keras.applications do not need it. A library is imported only when used.
 """
 
 import pathlib
@@ -26,42 +26,42 @@ BLOCKS = {
     "resnet152": ("bottleneck", (3, 8, 36, 3)),
 }
 WIDTHS = (64, 128, 256, 512)
-# Of ImageNet, for pixels divided by 255.
+# Statistics of ImageNet, for pixels divided by 255.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def build_backbone(
     name, input_shape, classes, weights="none", frozen=False, seed=None
 ):
-    """Builds a backbone under a head of our own, or a fine-grained method.
+    """Builds a backbone with our own head, or with a fine-grained method.
 
     The head is a global average and a dense layer named "logits", in float32
-    under any dtype policy: no softmax, whose 16-bit values would spoil a loss.
-    Of a transformer with a class token that token takes the place of the
-    average, as its weights were trained.
+    under any dtype policy. It has no softmax: 16-bit probabilities would spoil
+    a loss. If the backbone has a class token, the token replaces the average,
+    as in the training of its weights.
 
     Args:
         name: "LIBRARY/NAME" with a library and a name of
-            `backbone_names.names_of`, or "file/NAME-FINGERPRINT" as
-            `backbone_names.find_backbone` calls a file of one's own; with
-            "+METHOD" for one of `crl_keras.methods`, see `method_names`.
+            `backbone_names.names_of`, or "file/NAME-FINGERPRINT" for a user's
+            file, as `backbone_names.find_backbone` returns it; with "+METHOD"
+            for a method of `crl_keras.methods`, see `method_names`.
         input_shape: `(height, width, 3)`, in pixels.
         classes: Number of classes, at least 2.
         weights: "none" for random ones, "imagenet", or the path of a file that
-            `save_weights` of the same backbone wrote; of "file/", the path of
+            `save_weights` of the same backbone wrote; for "file/", the path of
             the .keras file.
-        frozen: Whether the backbone is not trained, and its batch
-            normalisation uses its running statistics.
-        seed: Integer in [0, 2**31) or None, of what DCL destroys.
+        frozen: Whether to freeze the backbone; its batch normalisation then
+            uses its running statistics.
+        seed: Integer in [0, 2**31) or None, for the images that DCL destroys.
 
     Returns:
         `(model, scaling)`: a `keras.Model` from scaled images to logits
         `(batch, classes)`, for DFL and DCL a `MultiHeadClassifier`; and a
-        function from images with values in `[0, 255]`, of any dtype, to what
-        the model takes.
+        function from images with values in `[0, 255]`, of any dtype, to the
+        input of the model.
 
     Raises:
-        ValueError: The name, the weights or the shape are none that there are.
+        ValueError: The name, the weights or the shape is not valid.
         ImportError: The library is not installed.
         OSError: The weights could not be fetched.
 
@@ -98,7 +98,7 @@ def build_backbone(
 
 
 def _with_method(backbone, method, options, classes, frozen, seed):
-    """The network of a method of `method_names.METHODS` on a backbone."""
+    """Builds the network of a method of `method_names.METHODS`."""
     from crl_keras import methods
 
     options = dict(options, frozen=frozen, tap=options["tap"] or None)
@@ -106,7 +106,7 @@ def _with_method(backbone, method, options, classes, frozen, seed):
         return methods.dcl(backbone, classes, seed=seed, **options)
     if method == "bcnn":
         return methods.bilinear_cnn(backbone, classes, **options)
-    # How the filters start is done with the data, when all else is there.
+    # The filters are started later, as that needs the data.
     del options["start"], options["start_images"]
     return methods.dfl_cnn(backbone, classes, **options)
 
@@ -119,8 +119,8 @@ def _of_library(name, input_shape, weights):
         backbone, scaling = make[library](
             backbone_name, input_shape, weights == "imagenet"
         )
-    # Whatever the library and its server bring forth, an ImportError of
-    # huggingface_hub included.
+    # Libraries and their servers can raise any error, even an ImportError of
+    # huggingface_hub.
     except Exception as error:
         _explain(error, name, input_shape, weights)
         raise
@@ -130,7 +130,7 @@ def _of_library(name, input_shape, weights):
 
 
 def _explain(error, name, input_shape, weights):
-    """Raises what a user can do about an error of a library, if anything."""
+    """Raises an error that says what to do, if anything can be done."""
     height, width, _ = input_shape
     smallest = re.search(r"at least (\d+) ?x ?\d+", str(error))
     if smallest:
@@ -142,16 +142,16 @@ def _explain(error, name, input_shape, weights):
     if weights == "imagenet":
         raise OSError(
             f"The ImageNet weights of {name} could not be fetched or used "
-            f"({error}). Run this once where there is a network, which keeps "
-            "them in the library's cache; those of timm (hf://) need: pip "
-            "install huggingface_hub safetensors. Or give --weights PATH, or "
-            "--weights none"
+            f"({error}). Run this once with an internet connection: the "
+            "library keeps them in its cache. Weights of timm (hf://) need: "
+            "pip install huggingface_hub safetensors. Or give --weights PATH, "
+            "or --weights none"
         ) from error
     if library != "keras" and backbone not in RESNETS:
         raise OSError(
-            f"How {name} is built could not be fetched ({error}): "
-            f"{library} keeps it with the weights. Run this once where there "
-            "is a network, or take a ResNet or --library keras"
+            f"The architecture of {name} could not be fetched ({error}): "
+            f"{library} keeps it with the weights. Run this once with an "
+            "internet connection, or take a ResNet or --library keras"
         ) from error
     if isinstance(error, ValueError):
         raise ValueError(
@@ -161,16 +161,16 @@ def _explain(error, name, input_shape, weights):
 
 
 def _pooled(features, backbone):
-    """A vector an image, of what a backbone makes of it."""
+    """Pools the output of a backbone to one vector per image."""
     import keras
 
-    if isinstance(features, dict):  # All its stages, of KerasHub's HGNetV2.
+    if isinstance(features, dict):  # KerasHub's HGNetV2 returns all stages.
         features = features[backbone.stage_names[-1]]
     if len(features.shape) == 4:
         return keras.layers.GlobalAveragePooling2D(
             data_format="channels_last", name="pool"
         )(features)
-    if len(features.shape) == 2:  # One's own model has pooled them.
+    if len(features.shape) == 2:  # A user's own model has pooled them.
         return features
     # KerasHub's DeiT always has a class token, its ViT may have one.
     deit = type(backbone).__name__.startswith("DeiT")
@@ -182,13 +182,14 @@ def _pooled(features, backbone):
 def _load_weights(backbone, name, path):
     try:
         backbone.load_weights(pathlib.Path(path).expanduser())
-    # What h5py and Keras say of another file is no help, or hundreds of lines.
+    # Errors of h5py and Keras do not help here, or have hundreds of lines.
     except Exception as error:
         why = first_line(error)
         raise ValueError(
-            f"Expected in {path} what save_weights of {name}, without its "
-            f"head, wrote. Received: a file that does not fit ({why}). Choose "
-            "the backbone and --library that it is of, or --weights imagenet"
+            f"Expected in {path} weights that save_weights of {name}, without "
+            f"its head, wrote. Received: a file that does not fit ({why}). "
+            "Choose the backbone and --library of the file, or --weights "
+            "imagenet"
         ) from error
 
 
@@ -208,8 +209,8 @@ def _keras_cv(name, input_shape, imagenet):
         )
     else:
         block, counts = BLOCKS[name.removesuffix("_v2")]
-        # Not its aliases such as ResNet50Backbone(): these go to the network
-        # even for random weights.
+        # Not its aliases such as ResNet50Backbone(): they go online even for
+        # random weights.
         backbone = kind(
             stackwise_filters=list(WIDTHS),
             stackwise_blocks=list(counts),
@@ -218,7 +219,7 @@ def _keras_cv(name, input_shape, imagenet):
             input_shape=input_shape,
             block_type={"basic": "basic_block", "bottleneck": "block"}[block],
         )
-    # Unless it divides by 255 itself.
+    # The backbone may divide by 255 itself.
     return backbone, _rescaling(1.0 if backbone.include_rescaling else 1 / 255)
 
 
@@ -249,7 +250,7 @@ def _keras_hub(name, input_shape, imagenet):
 
 
 def _check_size(name, input_shape, weights):
-    """A transformer's weights have a position for each patch of an image."""
+    """Checks the size: transformer weights have a position per patch."""
     size = re.match(r"keras_hub/(?:vit|deit)_.*_patch\d+_(\d+)", name)
     if weights != "none" and size and set(input_shape[:2]) != {int(size[1])}:
         raise ValueError(
@@ -274,7 +275,7 @@ def _keras(name, input_shape, imagenet):
     def scaling(images):
         images = keras.ops.cast(images, "float32")
         if not isinstance(images, keras.KerasTensor):
-            # It writes over what it is given, on PyTorch.
+            # On PyTorch, `preprocess_input` overwrites its argument.
             images = keras.ops.copy(images)
         return preprocess(images, data_format="channels_last")
 

@@ -1,12 +1,11 @@
-"""Batch normalisation that tests as it trains.
+"""Batch normalisation whose tests fit its training.
 
-Keras tests with moving averages of each batch's mean and variance. With a
-momentum of 0.99 (KerasCV) or 0.999 (keras.applications' MobileNetV2) these
-need hundreds or thousands of steps to get near, and a few hundred photographs
-give fewer: a network that has learnt then predicts at chance. Wu and Johnson,
+Keras tests with moving averages of the mean and variance of batches. With a
+momentum of 0.99 (KerasCV) or 0.999 (MobileNetV2 of keras.applications), these
+need hundreds or thousands of steps to get close. A few hundred photographs give
+fewer steps, and a trained network then predicts at chance. Wu and Johnson,
 "Rethinking 'Batch' in BatchNorm" (arXiv:2105.07576), Section 3, compute exact
-averages instead once the weights are trained ("precise BN"); so does
-`recompute` here.
+averages after training instead ("precise BN"); so does `recompute` here.
 """
 
 import contextlib
@@ -14,19 +13,19 @@ import time
 
 import numpy as np
 
-# How the statistics of batch normalisation come about.
+# Ways to get the statistics of batch normalisation.
 MODES = ("moving", "recompute", "momentum", "freeze")
-IMAGES = 1024  # Training images that statistics are computed from, at most.
-# Steps that moving averages with an adapted momentum reach back, as a share of
-# the training.
+IMAGES = 1024  # Most training images to compute statistics from.
+# With an adapted momentum, moving averages reach back over this share of the
+# training.
 REACH = 0.1
 
 
 def trained_layers(model):
-    """The layers of batch normalisation that normalise by their batch.
+    """Returns the batch normalisation layers that normalise by the batch.
 
-    Keras runs those that are not trainable with their moving statistics, in
-    training too.
+    Layers that are not trainable use their moving statistics, even in
+    training.
     """
     return [layer for layer in _all_layers(model) if layer.trainable]
 
@@ -42,7 +41,7 @@ def _all_layers(model):
 
 
 def prepare(model, mode, steps):
-    """Sets the layers up before the model is compiled.
+    """Sets up batch normalisation before the model is compiled.
 
     Args:
         model: `keras.Model`.
@@ -61,8 +60,8 @@ def prepare(model, mode, steps):
 
 
 def describe(model, mode, steps):
-    """What result.json says of the layers, or None for a model without."""
-    # Those that are frozen are no longer trained.
+    """Describes the layers for result.json; None if a model has none."""
+    # Frozen layers are no longer trainable.
     layers = _all_layers(model) if mode == "freeze" else trained_layers(model)
     if not layers:
         return None
@@ -73,17 +72,17 @@ def describe(model, mode, steps):
 class Recompute:
     """Computes the moving statistics of a model again, exactly.
 
-    One pass over training images that are not augmented, each layer
-    normalising by its batch as in training. A statistic becomes the mean and
-    the variance over all values that the layer saw: variances of batches are
-    joined with that of their means.
+    It makes one pass over training images without augmentation; each layer
+    normalises by its batch, as in training. The statistics become the mean and
+    the variance of all values that the layer saw, which includes the variance
+    of the batch means.
 
     Args:
-        model: `keras.Model` without augmentation, whose layers of batch
-            normalisation are those of the model that is trained.
+        model: `keras.Model` without augmentation. It shares its batch
+            normalisation layers with the model that is trained.
 
     Attributes:
-        seconds: What all calls took.
+        seconds: Time of all calls.
         images: Number of images of the last call.
     """
 
@@ -123,7 +122,7 @@ def joined(counts, pairs):
     """Mean and variance of samples that come in batches.
 
     Args:
-        counts: Numbers of samples of the batches.
+        counts: Number of samples of each batch.
         pairs: For each batch its mean and its variance (over n), arrays of one
             shape.
 
@@ -142,7 +141,7 @@ def joined(counts, pairs):
 
 @contextlib.contextmanager
 def _without_memory(layers):
-    """A step leaves the statistics of its batch alone in the variables."""
+    """Makes a step store only the statistics of its own batch."""
     momenta = [layer.momentum for layer in layers]
     try:
         for layer in layers:
@@ -154,7 +153,7 @@ def _without_memory(layers):
 
 
 class _Kept:
-    """The state of a model but for some variables: seeds of dropout."""
+    """Keeps the state of a model except some variables: dropout seeds."""
 
     def __init__(self, model, variables):
         changing = {id(variable) for variable in variables}
@@ -170,7 +169,7 @@ class _Kept:
 
 
 def _forward(model):
-    """A function of images and variables: their values after one step."""
+    """Returns a function that gives variables' values after one step."""
     import keras
 
     backend = keras.backend.backend()
@@ -217,7 +216,7 @@ def _forward_jax(model):
 
 
 def to_numpy(variable):
-    """A copy; of one device, where a variable is mirrored on several."""
+    """Copies a variable, from one device if it is mirrored on several."""
     import keras
 
     tensor = keras.ops.convert_to_tensor(variable)

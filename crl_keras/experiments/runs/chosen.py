@@ -1,7 +1,7 @@
-"""Which of several runs is shown or asked: the best validated one.
+"""Chooses the best validated of several runs, to show or to use it.
 
-The choice is made on the images held out from training, and never on the
-test set, whose error would then be too low. Imports no backend.
+The choice uses the images held out from training, never the test set: the
+error on the test set would then be too low. Imports no backend.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ class Chosen:
     """The run that was chosen.
 
     Attributes:
-        run: it, with a `path`: a `Record` or a `SavedRun`.
+        run: the run, a `Record` or a `SavedRun`; it has a `path`.
         error: its error on held-out images, in `[0, 1]`, or None.
         among: number of runs that it was chosen from.
     """
@@ -37,7 +37,7 @@ class Chosen:
         samples = plural(self.run.config.noun)
         if self.error is None:
             return (
-                f"it is the first of {self.among} runs, none of which held "
+                f"it is the first of {self.among} runs, and none of them held "
                 f"{samples} out to choose by"
             )
         return (
@@ -47,9 +47,9 @@ class Chosen:
 
 
 def best_validated(runs):
-    """The run with the lowest error on its held-out images, as `Chosen`.
+    """Chooses the run with the lowest error on its held-out images.
 
-    Of equal ones the first, and the first of all where no run has any.
+    At a tie it takes the first. If no run held images out, it takes the first.
     """
     errors = {i: held_out_error(run) for i, run in enumerate(runs)}
     known = {i: error for i, error in errors.items() if error is not None}
@@ -58,7 +58,7 @@ def best_validated(runs):
 
 
 def held_out_error(run):
-    """Error of a run on its held-out images, or None without such logits."""
+    """Returns a run's error on its held-out images, or None without any."""
     try:
         path = run.path / "logits.npz"
         with open(path, "rb") as file, np.load(file) as arrays:

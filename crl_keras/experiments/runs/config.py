@@ -1,7 +1,6 @@
-"""What one run is: its configuration, and the id made from it.
+"""The configuration of one run, and the id made from it.
 
-Imports no backend: reports are made from configurations on machines that have
-none.
+Imports no backend: reports need configurations on machines without a backend.
 """
 
 import dataclasses
@@ -13,7 +12,7 @@ from crl_keras.experiments.runs.method_names import canonical_network
 from crl_keras.experiments.runs.recipes import ADDED
 from crl_keras.experiments.runs.recipes import Recipe
 
-# Names a user may write, with the parameters each takes and their defaults.
+# Names that a user may write, with their parameters and default values.
 LOSSES = {
     "ce": {},
     "nllr": {},
@@ -37,8 +36,8 @@ LOSSES = {
         "minimum": 5.0,
     },
 }
-# Losses that weigh samples. Behind their names `_steps` and `_weights` name the
-# controls of docs/what-crl-does.md, with the same parameters.
+# Losses that weigh samples. A name with `_steps` or `_weights` appended is a
+# control of docs/what-crl-does.md, with the same parameters.
 WEIGHTINGS = ("nllr", "crl", "focal", "dualce", "tamed", "released")
 CONTROLS = ("steps", "weights")
 LOSSES |= {
@@ -58,21 +57,21 @@ class RunConfig:
 
     Args:
         dataset: Name of the data set, as `load_dataset` takes it.
-        network: Name of the network, a key of `crl_keras.networks.NETWORKS`,
-            "LIBRARY/NAME" of a backbone, or "file/NAME-FINGERPRINT" of one's
-            own, as `build_backbone` takes it; of both with "+METHOD" for a
-            fine-grained method, see `method_names`.
+        network: Name of the network: a key of `crl_keras.networks.NETWORKS`,
+            or a backbone as `build_backbone` takes it: "LIBRARY/NAME", or
+            "file/NAME-FINGERPRINT" for your own. A backbone may have "+METHOD"
+            for a fine-grained method, see `method_names`.
         loss: Loss with its parameters, in the form of `canonical_loss`.
         recipe: How it is trained.
-        seed: Integer from 0 to 2**32 - 1, of initial weights, batches and
+        seed: Integer from 0 to 2**32 - 1, for initial weights, batches and
             augmentation.
         held_out: Fraction of the training split, in [0, 1), that is kept out
             of training, for fitting a temperature.
         precision: Keras dtype policy: "float32", "mixed_bfloat16" or
             "mixed_float16".
-        weights: Of a backbone: "none", "imagenet", or the path of a file; of
-            one's own, the path of its .keras file.
-        fold: Which fold of a cross-validation is the test, or None.
+        weights: For a backbone: "none", "imagenet", or the path of a file; for
+            your own backbone, the path of its .keras file.
+        fold: Fold of a cross-validation to test on, or None.
         crop_to_box: Whether images are cut to their bounding boxes.
         reader: What decodes the images: "memory", "pillow", "simplejpeg" or
             "tf.data".
@@ -154,23 +153,23 @@ class RunConfig:
 
     @property
     def group(self):
-        """JSON of everything but loss, seed and fold: what may be compared."""
+        """JSON of all but loss, seed and fold; runs that share it compare."""
         return self._identity("loss", "seed", "fold")
 
     @property
     def pair(self):
-        """What two runs must share to be a pair: the seed, and the fold."""
+        """The seed (and fold) that two runs must share to be a pair."""
         return self.seed if self.fold is None else (self.seed, self.fold)
 
     def _identity(self, *without):
         values = self.to_dict()
-        # Words about the recipe: another wording makes no other run.
+        # Text about the recipe: a new wording does not make a new run.
         del values["recipe"]["source"]
         for name, value in ADDED.items():
             if values["recipe"][name] == value:
                 del values["recipe"][name]
         if self.network.startswith("file/"):
-            # The name ends in the fingerprint of the file, wherever it lies.
+            # The name has the file's fingerprint, so the path does not matter.
             del values["weights"]
         for name in without:
             del values[name]
@@ -182,8 +181,8 @@ class OwnConfig(RunConfig):
     """One training of a user's own model, see `crl_keras.compare_losses`.
 
     Args:
-        own: JSON of what the names do not say: the configurations of model
-            and optimizer, weights of classes and samples, callbacks, and the
+        own: JSON of what the names do not tell: configurations of model and
+            optimizer, weights of classes and samples, callbacks, and the
             fingerprint of the data.
     """
 
@@ -192,12 +191,12 @@ class OwnConfig(RunConfig):
 
 
 def own_loss(label, definition):
-    """The spec of a loss that a user has named.
+    """Returns the spec of a loss that a user has named.
 
     Args:
-        label: What tables call it.
-        definition: A loss that `parse_loss` takes, or what else tells the
-            loss apart from others of that name.
+        label: Its name in tables.
+        definition: A loss that `parse_loss` takes, or a text that tells the
+            loss apart from others with the same name.
 
     >>> own_loss("mine", "crl"), loss_label("own[crl(alpha=1.5,beta=1)]:mine")
     ('own[crl(alpha=1.5,beta=1)]:mine', 'mine')
@@ -216,9 +215,10 @@ def own_parts(spec):
 def parse_loss(spec):
     """Splits "crl(alpha=1.5,beta=-1)" into its name and its parameters.
 
-    Missing parameters take their defaults. Raises ValueError for a name or a
-    parameter that does not exist, or a value that is no number. A loss that a
-    user has named is what it is defined as, or "own" where that is no name.
+    Missing parameters take their defaults. If a user has named the loss, its
+    definition is parsed; if that is not a known loss, the name is "own".
+    Raises ValueError for an unknown name or parameter, or a value that is not
+    a number.
 
     >>> parse_loss("crl(beta=-1)")
     ('crl', {'alpha': 1.5, 'beta': -1.0})
@@ -258,7 +258,7 @@ def parse_loss(spec):
 
 
 def canonical_loss(spec):
-    """The one way to write a loss: all parameters, in the order of LOSSES.
+    """Returns the canonical spec: all parameters, in the order of LOSSES.
 
     >>> canonical_loss("CRL( beta = 1 )"), canonical_loss("crl(alpha=0)")
     ('crl(alpha=1.5,beta=1)', 'nllr')
@@ -267,7 +267,7 @@ def canonical_loss(spec):
         return spec
     name, parameters = parse_loss(spec)
     if name.startswith("crl") and parameters == crl_parameters("nllr"):
-        # The same loss, which would be compared with itself.
+        # The two are the same loss, which must not be compared with itself.
         return name.replace("crl", "nllr")
     text = ",".join(
         f"{key}={_number_text(value)}" for key, value in parameters.items()
@@ -276,7 +276,7 @@ def canonical_loss(spec):
 
 
 def loss_label(spec):
-    """How tables and figures call a loss.
+    """Returns the name of a loss in tables and figures.
 
     >>> loss_label("crl(alpha=1.5,beta=1)"), loss_label("crl(beta=-1)")
     ('CRL', 'CRL(1.5, -1)')
@@ -298,7 +298,7 @@ def loss_label(spec):
 
 
 def control_of(spec):
-    """The loss that a control belongs to and which it is, or None.
+    """Splits a control into its loss and its kind; None for other losses.
 
     >>> control_of("crl_steps(alpha=1.5,beta=-1)")
     ('crl(alpha=1.5,beta=-1)', 'steps')
@@ -310,7 +310,7 @@ def control_of(spec):
 
 
 def controls(spec):
-    """The two controls of a loss, its steps' and its weighting's, or ().
+    """Returns the two controls of a loss, steps and weights, or ().
 
     >>> controls("nllr"), controls("ce")
     (('nllr_steps', 'nllr_weights'), ())
@@ -321,7 +321,7 @@ def controls(spec):
 
 
 def control_named(definition, control):
-    """The definition of a loss's control, one of CONTROLS.
+    """Returns the definition of a loss's control, one of CONTROLS.
 
     >>> control_named("crl(alpha=2,beta=1)", "steps")
     'crl_steps(alpha=2,beta=1)'
@@ -330,12 +330,12 @@ def control_named(definition, control):
 
 
 def _number_text(value):
-    """All digits: two losses have two names, and `0.0` is not `-0.0`."""
+    """Writes all digits, so that names differ; `-0.0` becomes 0."""
     return repr(value + 0.0).removesuffix(".0")
 
 
 def crl_parameters(spec):
-    """`alpha` and `beta` of a loss that is a CRL.
+    """Returns `alpha` and `beta` of a loss that is a CRL.
 
     Raises ValueError for another loss.
 
@@ -348,17 +348,17 @@ def crl_parameters(spec):
     if name == "crl":
         return parameters
     raise ValueError(
-        "Expected a loss that is a CRL, crl or nllr, of which the posterior is "
-        f"known. Received: {spec!r}"
+        "Expected a loss that is a CRL, crl or nllr: its posterior is known. "
+        f"Received: {spec!r}"
     )
 
 
 def with_controls(losses):
-    """The losses, and after each one that has controls these two.
+    """Returns the losses, each followed by its two controls if it has any.
 
-    Cross-entropy, which they are compared with, is put first if it is missing.
+    If cross-entropy, the baseline, is missing, it is put first.
 
-    Raises ValueError where no loss has controls.
+    Raises ValueError if no loss has controls.
 
     >>> with_controls(["ce", "nllr"])
     ('ce', 'nllr', 'nllr_steps', 'nllr_weights')
@@ -366,7 +366,7 @@ def with_controls(losses):
     losses = [canonical_loss(loss) for loss in losses]
     if not any(map(controls, losses)):
         raise ValueError(
-            "The effect can be split of losses that weigh samples: "
+            "The effect can be split for losses that weigh samples: "
             f"{', '.join(WEIGHTINGS)}. Received: {', '.join(losses)}"
         )
     first = () if "ce" in losses else ("ce",)
@@ -375,16 +375,16 @@ def with_controls(losses):
 
 
 def make_loss(spec, classes, soft_labels=False, label_smoothing=0.0):
-    """The Keras loss of a configuration, from logits.
+    """Makes the Keras loss of a configuration, from logits.
 
     Args:
         spec: Loss with its parameters, as `parse_loss` takes it.
         classes: Number of classes.
         soft_labels: Whether labels are one-hot or soft, not integers.
-        label_smoothing: Number in [0, 1), of soft labels.
+        label_smoothing: Number in [0, 1), for soft labels.
 
     Raises:
-        ValueError: The loss is for integer labels alone.
+        ValueError: The loss takes only integer labels.
     """
     import keras
 
@@ -414,7 +414,7 @@ def make_loss(spec, classes, soft_labels=False, label_smoothing=0.0):
     }
     sparse, dense = kinds[name]
     if sparse is losses.SparseMarginCrossEntropy and not soft_labels:
-        return sparse(classes)  # Its parameters are those of the last layer.
+        return sparse(classes)  # The last layer has its parameters.
     if not soft_labels:
         return sparse(**parameters, from_logits=True)
     if dense is None:
@@ -428,13 +428,13 @@ def make_loss(spec, classes, soft_labels=False, label_smoothing=0.0):
 
 
 def make_head(spec, classes, accumulate=1):
-    """The last layer that a loss needs, or None where a dense one will do.
+    """Makes the last layer that a loss needs; None if it takes a dense one.
 
     Args:
         spec: Loss with its parameters, as `parse_loss` takes it.
         classes: Number of classes.
         accumulate: Parts of a batch whose gradients make one step. The layer
-            counts them; `gamma` is per step, and divided by it.
+            counts parts, but `gamma` is per step: it is divided by this.
     """
     from crl_keras import layers
 

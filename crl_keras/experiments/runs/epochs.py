@@ -1,4 +1,4 @@
-"""The end of an epoch: tests, what is kept, and whether to go on."""
+"""The end of an epoch: tests, saves, and decides whether to go on."""
 
 import contextlib
 import math
@@ -10,7 +10,7 @@ from crl_keras.experiments.runs.batch_norm import to_numpy
 
 
 class Diverged(Exception):
-    """The loss, or what the network says of the test, is not finite."""
+    """The loss, or an output for the test, is not finite."""
 
     def __init__(self, epoch, step, learning_rate, what="loss is not finite"):
         super().__init__(
@@ -35,9 +35,9 @@ def finished(rows, recipe):
 
 
 def best_validated(rows):
-    """The number of the epoch that the validation part says is best.
+    """Returns the number of the epoch with the best validation.
 
-    The lowest error, at a tie the lowest loss, at a tie the first.
+    It has the lowest error; at a tie the lowest loss, then the first counts.
 
     >>> best_validated([
     ...     dict(epoch=1, val_accuracy=0.5, val_loss=2.0),
@@ -51,7 +51,7 @@ def best_validated(rows):
 
 
 def check_validation(recipe, dataset):
-    """Raises ValueError where an epoch is to be chosen by images of the test.
+    """Raises ValueError if a recipe needs a validation part that is missing.
 
     Args:
         recipe: `Recipe`.
@@ -66,9 +66,9 @@ def check_validation(recipe, dataset):
 
 
 def take_kept(model, recipe, rows, folder):
-    """Puts the weights into the model that are tested and kept.
+    """Loads the weights to be tested and kept into the model.
 
-    Returns the number of the epoch that they are of.
+    Returns the number of their epoch.
     """
     if recipe.keep == "best":
         epoch, values = folder.load_best()
@@ -81,15 +81,15 @@ def take_kept(model, recipe, rows, folder):
 
 
 def state_variables(model):
-    """Weights, statistics, seeds, and those of the optimizer."""
+    """Returns weights, statistics, seeds and the optimizer's variables."""
     return [*model.variables, *model.optimizer.variables]
 
 
 def make_recorder(model, deployed, config, feed, folder, on_epoch, history):
-    """The callback that tests and writes every epoch.
+    """Makes the callback that tests and saves every epoch.
 
-    It stops at a loss that is not finite, by `Diverged`, and where the recipe
-    says so.
+    It raises `Diverged` if the loss is not finite, and stops training when the
+    recipe says so.
 
     Args:
         model: The compiled `keras.Model` that is trained.
@@ -98,7 +98,7 @@ def make_recorder(model, deployed, config, feed, folder, on_epoch, history):
         feed: `Feed`.
         folder: `RunFolder`.
         on_epoch: Function called with the row of every epoch, or None.
-        history: Rows of the epochs that a killed run has made.
+        history: Rows of the epochs that a killed run has finished.
     """
     import keras
 
@@ -112,8 +112,8 @@ def make_recorder(model, deployed, config, feed, folder, on_epoch, history):
             self.started = time.perf_counter()
             self.epoch, self.step = epoch, 0
             if config.backend == "torch":
-                # There, Keras's dropout draws from PyTorch's global generator,
-                # which is no variable: a resumed epoch has to draw the same.
+                # Keras's dropout draws from PyTorch's global generator, which
+                # is not a variable: a resumed epoch must draw the same.
                 import torch
 
                 torch.manual_seed(2**16 * config.seed + epoch)
@@ -141,7 +141,7 @@ def make_recorder(model, deployed, config, feed, folder, on_epoch, history):
                 )
                 self.rows.append(row)
                 _keep(folder, model, config.recipe, self.rows)
-            # What Keras's own loggers call them.
+            # The names that Keras's own loggers use.
             logs.update(
                 val_loss=row["test_loss"], val_accuracy=row["test_accuracy"]
             )
@@ -175,7 +175,7 @@ def make_row(epoch, rate, train, tests, seconds, test_seconds, images):
 
 
 class _Recomputing:
-    """Batch normalisation's statistics before a test, if they are wanted."""
+    """Recomputes batch normalisation before a test, if the recipe says so."""
 
     def __init__(self, model, deployed, recipe, feed):
         self.feed, self.run = feed, None
@@ -188,7 +188,7 @@ class _Recomputing:
             self.run(self.feed.sample(IMAGES))
 
     def costs(self):
-        """{"images": of one time, "seconds": of all times in this process}."""
+        """{"images": of one call, "seconds": of all calls in this process}."""
         if not self.run:
             return {}
         return dict(images=self.run.images, seconds=self.run.seconds)
@@ -198,7 +198,7 @@ class _Tests:
     """Loss and accuracy on the test and, if wanted, on the validation part.
 
     Attributes:
-        seconds: What the last call took.
+        seconds: Time of the last call.
     """
 
     def __init__(self, model, config, feed):
@@ -224,14 +224,14 @@ class _Tests:
 def _take_averages(model):
     model.optimizer.finalize_variable_values(model.trainable_variables)
     for variable in model.trainable_variables:
-        # On JAX it is the very array of the average, and a test gives the
-        # arrays of the model away.
+        # On JAX it shares the array of the average, and a test gives the
+        # model's arrays away.
         variable.assign(to_numpy(variable))
 
 
 @contextlib.contextmanager
 def averaged_weights(model):
-    """The model with the moving averages of its weights, if it has them."""
+    """Gives the model the moving averages of its weights, if it has them."""
     optimizer = model.optimizer
     if not getattr(optimizer, "inner_optimizer", optimizer).use_ema:
         yield

@@ -1,4 +1,4 @@
-"""Saved models in the formats of other runtimes, checked against the model."""
+"""Exports models to the formats of other runtimes, and checks the result."""
 
 import dataclasses
 import importlib.util
@@ -11,8 +11,8 @@ import numpy as np
 
 from crl_keras.experiments._optional import require
 
-CHECKED = 4  # Images of noise, for which the logits are compared.
-TOLERANCE = 1e-3  # Of the largest logit.
+CHECKED = 4  # Noise images whose logits are compared.
+TOLERANCE = 1e-3  # As a share of the largest logit.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,12 +20,12 @@ class Format:
     """A format that a model can be exported to.
 
     Attributes:
-        name: what users call it.
-        ending: of its file, "" for a folder.
-        backends: names of the backends of Keras that write it.
+        name: its name for users.
+        ending: ending of its file, "" for a folder.
+        backends: names of the Keras backends that write it.
         needs: dict from a backend to the package that it needs for that.
         runtime: the module that reads it back.
-        package: what installs that.
+        package: the package with that module.
     """
 
     name: str
@@ -74,9 +74,9 @@ class Exported:
 
     Attributes:
         path: its file or folder.
-        difference: largest difference of a logit to the model's, or None
-            where it was not checked.
-        unchecked: why it was not, or "".
+        difference: largest difference between a logit and the model's, or
+            None if it was not checked.
+        unchecked: why it was not checked, or "".
     """
 
     path: pathlib.Path
@@ -85,25 +85,25 @@ class Exported:
 
 
 def export_model(model, name, folder):
-    """Writes a model in a format of another runtime, and reads it back.
+    """Exports a model to the format of another runtime, and checks it.
 
-    It takes what the model takes, uint8 pixels of 0 to 255 of shape
-    `(batch, height, width, channels)`, and gives its logits, float32. A model
-    of 16 bits is exported in float32.
+    The exported model takes the model's input, uint8 pixels of 0 to 255 of
+    shape `(batch, height, width, channels)`, and returns its logits, float32.
+    A 16-bit model is exported in float32.
 
     Args:
         model: `keras.Model` from uint8 images to logits.
         name: "savedmodel", "onnx", "tflite" or "torchscript".
-        folder: path, where `model.onnx` and so on are written; "savedmodel"
-            is a folder of that name in it.
+        folder: path of the folder for `model.onnx` and so on; "savedmodel" is
+            a folder in it.
 
     Returns:
-        `Exported`. What is exported is run with its own runtime, and must
-        give the logits of the model for images of noise.
+        `Exported`. The exported model is run in its own runtime, and must give
+        the same logits as the model for noise images.
 
     Raises:
-        ValueError: for an unknown format, one that this backend does not
-            write, or logits that are others.
+        ValueError: for an unknown format, a format that this backend does not
+            write, or logits that differ.
         ImportError: without a package that the format needs.
     """
     if name not in FORMATS:
@@ -117,11 +117,11 @@ def export_model(model, name, folder):
     path = folder / (f"model{kind.ending}" if kind.ending else name)
     model = in_float32(model)
     with warnings.catch_warnings():
-        # Of tracing, which sees the one shape that there is.
+        # Tracing warns that it sees only one shape.
         warnings.simplefilter("ignore")
         images = _noise(model)
-        # Keras exports to ONNX only what was called; on JAX, predicting is
-        # no call.
+        # Keras exports only called models to ONNX; on JAX, predicting does
+        # not count as a call.
         model(images[:1], training=False)
         logits = np.asarray(model.predict_on_batch(images), np.float64)
         _WRITERS[name](model, path)
@@ -149,7 +149,7 @@ def _check_backend(kind):
 
 
 def in_float32(model):
-    """The model, or one with its weights that computes in float32 alone."""
+    """Returns the model, or a copy that computes only in float32."""
     import keras
 
     text = json.dumps(keras.saving.serialize_keras_object(model))
@@ -191,16 +191,16 @@ _WRITERS = {
 
 
 def _checked(images, expected, kind, path):
-    """Runs what was exported on images of which the logits are known."""
+    """Runs the exported model on images whose logits are known."""
     if importlib.util.find_spec(kind.runtime) is None:
-        why = f"{kind.package} is not installed, which runs it"
+        why = f"{kind.package}, which runs it, is not installed"
         return Exported(path, None, why)
     found = _READERS[kind.name](path, images)
     difference = float(np.abs(found - expected).max())
     largest = float(np.abs(expected).max())
     if not difference <= TOLERANCE * max(largest, 1.0):
         raise ValueError(
-            f"Expected {path} to give the logits of the model. Received some "
+            f"Expected {path} to give the logits of the model. Received logits "
             f"that differ by up to {difference:.3g} of {largest:.3g}: do not "
             "use it, and try another format or --backend."
         )
@@ -214,7 +214,7 @@ def _noise(model):
 
 def _run_savedmodel(path, images):
     tf = require("tensorflow", "tensorflow")
-    loaded = tf.saved_model.load(str(path))  # Its variables live with it.
+    loaded = tf.saved_model.load(str(path))  # It keeps its variables alive.
     return loaded.serve(images).numpy()
 
 
@@ -235,7 +235,7 @@ def _run_tflite(path, images):
     )
     interpreter.allocate_tensors()
     found = []
-    for image in images:  # It takes one at a time.
+    for image in images:  # It takes one image at a time.
         interpreter.set_tensor(given["index"], image[None])
         interpreter.invoke()
         found.append(interpreter.get_tensor(made["index"])[0])

@@ -1,9 +1,9 @@
-"""What `fit` and `predict` read of a data set, in memory, in files or of TFDS.
+"""Makes batches for `fit` and `predict`, from memory, image files or TFDS.
 
 A feed turns a data set and a recipe into batches of uint8 images
 `[batch, H, W, C]` and labels. The batches of an epoch, their order and their
-crops depend on the seed and the number of the epoch alone: that makes losses
-comparable, and a run resumable.
+crops depend only on the seed and the number of the epoch. This makes losses
+comparable and runs resumable.
 """
 
 import concurrent.futures
@@ -21,7 +21,7 @@ from crl_keras.experiments.data.crops import decoded
 from crl_keras.experiments.data.image_checks import unreadable
 from crl_keras.experiments.devices import leave_gpus_to_backend
 
-TEST_BATCH_PIXELS = 2**22  # Of a test batch: 1,000 images of 64 x 64.
+TEST_BATCH_PIXELS = 2**22  # Per test batch: 1,000 images of 64 x 64.
 TEST_BATCH = 1000
 THUMBNAILS = 2000
 THUMBNAIL_SIZE = 96
@@ -34,7 +34,7 @@ def make_feed(dataset, recipe, seed=0, reader="pillow"):
     Args:
         dataset: `Dataset`, `FileDataset` or `TfdsSet`.
         recipe: `Recipe`: batch size, size of the images, crops, mixing.
-        seed: Integer >= 0, of order, crops and mixing.
+        seed: Integer >= 0, for order, crops and mixing.
         reader: For a `FileDataset`: "pillow", the default, "simplejpeg" or
             "tf.data".
 
@@ -42,9 +42,9 @@ def make_feed(dataset, recipe, seed=0, reader="pillow"):
         `Feed`.
 
     Raises:
-        ValueError: The recipe gives no size for images of many sizes, or one
-            for images in memory, which keep theirs.
-        ImportError: What reads the files is not installed.
+        ValueError: The recipe has no image size but the images have many, or
+            it has one but the images are in memory and keep their size.
+        ImportError: The package that reads the files is not installed.
     """
     if dataset.kind == "own":
         return dataset.make_feed(recipe, seed)
@@ -57,12 +57,12 @@ class Feed:
     """Batches of one data set for one recipe and seed.
 
     Attributes:
-        dataset: What is read.
+        dataset: The data set.
         recipe: `Recipe`.
         seed: Integer.
         input_shape: `(height, width, channels)` of the images.
-        crop: `Crop` that they are cut out with, or None where they are whole.
-        step_size: Images a step: of a batch that is accumulated, a part.
+        crop: `Crop` that crops the images, or None if they stay whole.
+        step_size: Images per step: a part of a batch if it is accumulated.
     """
 
     crop = None
@@ -82,9 +82,9 @@ class Feed:
 
     @property
     def steps(self):
-        """Steps of an epoch; of batches that are accumulated, of whole ones.
+        """Steps per epoch; accumulated batches count only if they are whole.
 
-        A group of parts that goes on in the next epoch would mix the two.
+        Parts of one batch in two epochs would mix the epochs.
         """
         accumulate = self.recipe.accumulate
         if accumulate > 1:
@@ -93,7 +93,7 @@ class Feed:
         return math.ceil(self.size("train") / self.step_size)
 
     def batch_sizes(self):
-        """All sizes of batches that training and tests see, a sorted list."""
+        """Returns all batch sizes of training and tests, a sorted list."""
         sizes, step = set(), self.step_size
         rest = self.size("train") - (self.steps - 1) * step
         sizes.update({min(step, rest)}, {step} if self.steps > 1 else ())
@@ -108,7 +108,7 @@ class Feed:
         return math.ceil(self.size(split) / self._test_batch())
 
     def size(self, split):
-        """Images of "train", "test" or "held_out"; 0 for what there is not."""
+        """Images in "train", "test" or "held_out"; 0 for a missing split."""
         part = getattr(self.dataset, split)
         return 0 if part is None else len(part)
 
@@ -117,7 +117,7 @@ class Feed:
         return getattr(self.dataset, split).labels
 
     def names(self, split):
-        """What records call the images of a split in order, a tuple of str."""
+        """Names of a split's images in the records, in order; tuple of str."""
         return getattr(self.dataset, split).names
 
     def training(self, epoch=0):
@@ -125,15 +125,16 @@ class Feed:
         return self._batches("train", epoch)
 
     def for_fit(self, epoch=0):
-        """The arguments of `fit` for training from number `epoch` on, a dict.
+        """Returns a dict of the arguments of `fit`, from number `epoch` on.
 
-        On TensorFlow a `tf.data.Dataset` without end, with the same batches.
+        On TensorFlow, `x` is an endless `tf.data.Dataset` of the same batches.
         """
         batches = self.training(epoch)
         if not _on_tensorflow():
             arguments = {"x": batches}
         else:
-            # On every backend `fit` ends an epoch before the first.
+            # `fit` calls `on_epoch_end` once before the first epoch, on every
+            # backend.
             dataset = _tensorflow_dataset(batches, (epoch + 1) * self.steps)
             arguments = {"x": dataset, "steps_per_epoch": self.steps}
         if self.recipe.class_weights == "balanced":
@@ -141,16 +142,16 @@ class Feed:
         return arguments
 
     def class_weights(self):
-        """{class: weight} in inverse proportion to its training images."""
+        """{class: weight}, inversely proportional to its training images."""
         labels = self.labels("train")
         counts = np.bincount(labels, minlength=self.dataset.classes)
         weights = len(labels) / (self.dataset.classes * counts)
         return dict(enumerate(weights.tolist()))
 
     def for_predict(self, split):
-        """What `predict`, and `fit` as `validation_data`, read of a split.
+        """Returns a split for `predict`, or for `fit` as `validation_data`.
 
-        All of it in its order, not augmented.
+        It has all images in order, not augmented.
         """
         batches = self.ordered(split)
         if not _on_tensorflow():
@@ -162,7 +163,7 @@ class Feed:
         return self._batches(split, None)
 
     def sample(self, most):
-        """Yields whole batches of training images, of `most` images at most.
+        """Yields whole batches of training images, at most `most` images.
 
         uint8 `[batch, H, W, C]`, not augmented, in an order that mixes the
         classes and is always the same.
@@ -174,20 +175,19 @@ class Feed:
             yield self._images(order[start : start + batch])
 
     def callbacks(self):
-        """Keras callbacks that the data bring along, new ones for each run."""
+        """Returns new Keras callbacks that belong to the data, for each run."""
         return []
 
     def statistics(self):
-        """Mean and deviation of each channel over training, in units of 1.
+        """Mean and deviation of each training channel, in units of 1.
 
-        Of images that are cropped, the middle is taken.
+        If images are cropped, their middle is used.
         """
         parts = (images for images, _ in self.ordered("train"))
         return splits.statistics_of(parts, self.input_shape[-1])
 
     def thumbnails(self):
-        """uint8 `[M, h, w, C]`: the first images of the test set, made small
-        if they are large."""
+        """uint8 `[M, h, w, C]`: the first test images, shrunk if large."""
         size = min(max(self.input_shape[:2]), THUMBNAIL_SIZE)
         bytes_each = size**2 * self.input_shape[2]
         count = max(1, min(THUMBNAILS, THUMBNAIL_BYTES // bytes_each))
@@ -234,11 +234,11 @@ class Feed:
         rng = np.random.default_rng([self.seed, epoch, 1])
         draws = rng.random((self.size("train"), 4), np.float32)
         if self.recipe.sampling == "balanced":
-            return draws  # An image that comes twice is cropped twice.
+            return draws  # An image that comes twice gets two crops.
         return draws[self.order(epoch)]
 
     def _finished(self, images, labels, epoch, step):
-        """Labels of the kind that the loss takes; mixed images in training."""
+        """Converts labels for the loss, and mixes images in training."""
         if not self.recipe.soft_labels:
             return images, labels
         labels = np.eye(self.dataset.classes, dtype=np.float32)[labels]
@@ -248,7 +248,7 @@ class Feed:
 
 
 def _balanced(rng, labels, classes):
-    """As many positions as labels, those of each class equally often."""
+    """Draws as many positions as labels, each class equally often."""
     places = rng.permutation(np.arange(len(labels)) % classes)
     order = np.empty(len(labels), int)
     for k in range(classes):
@@ -268,11 +268,11 @@ def _on_tensorflow():
 def _tensorflow_dataset(batches, first, stop=None):
     """The batches of a PyDataset from number `first` on, over all epochs.
 
-    Keras itself would make a generator of TensorFlow of a PyDataset, which
-    tunes itself.
+    Keras itself would turn a PyDataset into a TensorFlow generator with
+    autotuning, see `_not_tuned`.
     """
     tf = require("tensorflow", "tensorflow")
-    # Inputs may be dicts or tuples, and labels have weights beside them.
+    # Inputs may be dicts or tuples, and weights may follow the labels.
     structure = batches[0]
     specs = [
         tf.TensorSpec((None, *value.shape[1:]), value.dtype)
@@ -297,11 +297,11 @@ def _tensorflow_dataset(batches, first, stop=None):
 
 
 def _not_tuned(pipeline):
-    """A pipeline of TensorFlow whose iterators are freed at once.
+    """Turns a pipeline's autotuning off, so its iterators are freed at once.
 
-    With TensorFlow 2.21, whoever frees the iterator of a pipeline that tunes
-    itself may wait for the thread that does it, which sleeps for ever longer:
-    an epoch of 20 s was followed by a wait of 4 to 20 s.
+    In TensorFlow 2.21, freeing the iterator of an autotuned pipeline may wait
+    for the tuning thread, which sleeps longer and longer: an epoch of 20 s was
+    followed by a wait of 4 to 20 s.
     """
     tf = require("tensorflow", "tensorflow")
     options = tf.data.Options()
@@ -310,7 +310,7 @@ def _not_tuned(pipeline):
 
 
 def _mixed(recipe, images, labels, seed):
-    """MixUp and CutMix by Keras's layers, from a seed of the batch."""
+    """Applies Keras's MixUp or CutMix, with a seed for the batch."""
     import keras
 
     digest = hashlib.sha256(repr(seed).encode()).digest()
@@ -321,12 +321,12 @@ def _mixed(recipe, images, labels, seed):
             keras.layers.MixUp(recipe.mixup, seed=seed, dtype="float32")
         )
     if recipe.cutmix:
-        # Of a single number Keras would draw the parameter from 0 to it.
+        # For one number, Keras would draw the parameter between 0 and it.
         alpha = (recipe.cutmix, recipe.cutmix)
         layers.append(keras.layers.CutMix(alpha, seed=seed, dtype="float32"))
     if not layers:
         return images, labels
-    # As is usual, where both are asked for, half of the batches get each.
+    # If both are asked for, each gets half of the batches, as usual.
     layer = layers[seed % len(layers)]
     mixed = layer({"images": images.astype(np.float32), "labels": labels})
     images, labels = (
@@ -336,7 +336,7 @@ def _mixed(recipe, images, labels, seed):
 
 
 def shrunk(images, size):
-    """uint8 images `[N, H, W, C]` with at most `size` pixels a side."""
+    """Shrinks uint8 images `[N, H, W, C]` to at most `size` pixels a side."""
     if max(images.shape[1:3]) <= size:
         return images
     pillow = require("PIL.Image")
@@ -351,17 +351,17 @@ def shrunk(images, size):
 
 @functools.cache
 def epochs_class():
-    """The base of the `PyDataset` that a feed makes; Keras is imported late.
+    """Returns the base class of a feed's `PyDataset`; imports Keras late.
 
-    A subclass has `begin`, which is called with the number of the epoch, or
-    None for a split in its order, before each one.
+    A subclass has `begin`. Before each epoch it is called with the number of
+    the epoch, or with None for a split in order.
     """
     import keras
 
     class Epochs(keras.utils.PyDataset):
         def __init__(self, feed, split, epoch):
-            # Not Keras's own `workers`: on PyTorch, Keras 3.15 loses the
-            # first batch of a PyDataset with workers, to see its shape.
+            # No `workers` of Keras: on PyTorch, Keras 3.15 reads the first
+            # batch of a PyDataset with workers for its shape and loses it.
             super().__init__()
             self.feed, self.split = feed, split
             self.begin(epoch)
@@ -379,9 +379,9 @@ def epochs_class():
 
 
 class _IndexedFeed(Feed):
-    """Any batch can be made by itself."""
+    """A feed that can make any batch by itself."""
 
-    threads = 0  # That make batches ahead, or none.
+    threads = 0  # Threads that make batches ahead; 0 for none.
 
     def _batches(self, split, epoch):
         feed = self
@@ -402,7 +402,7 @@ class _IndexedFeed(Feed):
             def __getitem__(self, i):
                 images, labels = self._read(i)
                 # Not in the threads: on PyTorch, Keras's MixUp seeds the
-                # generator that all of them share.
+                # generator that all threads share.
                 return feed._finished(images, labels, self.epoch, i)
 
             def _read(self, i):
@@ -457,7 +457,7 @@ class _MemoryFeed(_IndexedFeed):
 
 
 class _PillowFeed(_IndexedFeed):
-    """Image files, decoded by threads: Pillow lets go of the interpreter."""
+    """Image files, decoded in threads: Pillow releases the GIL."""
 
     threads = max(2, os.cpu_count() or 1)
 
@@ -484,7 +484,7 @@ class _PillowFeed(_IndexedFeed):
         turn = 1 if part.orientations is None else part.orientations[i]
         try:
             return self._decoded(part.paths[i], box, draws, turn)
-        # A damaged file makes Pillow raise nearly anything.
+        # For a damaged file Pillow can raise almost any error.
         except Exception as error:
             raise unreadable(part.paths[i], error) from error
 
@@ -493,7 +493,7 @@ class _PillowFeed(_IndexedFeed):
 
 
 class _SimpleJpegFeed(_PillowFeed):
-    """JPEG files, decoded by threads with libjpeg-turbo."""
+    """JPEG files, decoded in threads with libjpeg-turbo."""
 
     def __init__(self, dataset, recipe, seed):
         require("simplejpeg", "simplejpeg")
@@ -505,7 +505,7 @@ class _SimpleJpegFeed(_PillowFeed):
 
 
 class _PipelineFeed(Feed):
-    """Batches come one after the other, from a pipeline of TensorFlow."""
+    """A feed that reads batches in sequence from a TensorFlow pipeline."""
 
     def __init__(self, dataset, recipe, seed):
         leave_gpus_to_backend()
@@ -521,7 +521,7 @@ class _PipelineFeed(Feed):
                 self.position, self.iterator = 0, None
 
             def __getitem__(self, i):
-                # Keras on TensorFlow looks at the first batches beforehand.
+                # Keras on TensorFlow reads the first batches in advance.
                 if self.iterator is None or i < self.position:
                     pipeline = feed._pipeline(split, batch_size, self.epoch)
                     self.iterator = _not_tuned(pipeline).as_numpy_iterator()
@@ -594,7 +594,7 @@ class _TensorFlowFeed(_PipelineFeed):
             return next(iterator)
         except StopIteration:
             raise
-        # TensorFlow's error names an operation, and not the file.
+        # TensorFlow's error names an operation, not the file.
         except Exception as error:
             tf = require("tensorflow", "tensorflow")
             part = getattr(self.dataset, split)
@@ -631,7 +631,7 @@ class _TfdsFeed(_PipelineFeed):
         return self.dataset.labels(split)
 
     def sample(self, most):
-        """See `Feed`; the order is that of a seed of its own."""
+        """See `Feed`; the order has its own seed."""
         count = min(most, self.size("train"))
         batch = min(self.step_size, count)
         pipeline = self.dataset.pipeline(
@@ -648,7 +648,7 @@ class _TfdsFeed(_PipelineFeed):
         return self.dataset.pipeline(split, batch_size, self.crop, seed)
 
 
-# By the kind of a data set and, where there is a choice, the reader.
+# Keys: the kind of the data set and, if there is a choice, the reader.
 _KINDS = {
     ("memory", None): _MemoryFeed,
     ("files", "pillow"): _PillowFeed,

@@ -1,14 +1,14 @@
-"""DFL-CNN's filters start from patches of the training images.
+"""Starts the filters of DFL-CNN from patches of training images.
 
-After Section 3.3 of the paper, as others describe it: feature maps of training
-images, the L2 norm over the channels as a heat map, its peaks, and k-means of
-the columns there, class by class; the centres become the filters of the class.
-What the paper leaves open is chosen here: peaks are the largest of their 3 x 3
-places, ten an image; columns and centres have length 1; then, over the images
-that are seen, the maxima of each filter get the mean 0, by its bias, and those
-of all a standard deviation of 1, by one factor. Without the bias they are all
-far above 0, as features are, and the dense layer on them begins with huge
-logits.
+This follows Section 3.3 of the paper, as others describe it. A heat map is the
+L2 norm over the channels of an image's feature maps. For each class, k-means
+clusters the columns at the peaks of the heat maps; the centres become the
+filters of the class. What the paper leaves open is chosen here: a peak is the
+largest of its 3 x 3 places, and an image has ten; columns and centres have
+length 1. Then the bias of each filter gives its maxima over the images seen the
+mean 0, and one factor gives all maxima a standard deviation of 1. Without the
+bias the maxima are far above 0, as features are, and the dense layer after them
+begins with huge logits.
 """
 
 import numpy as np
@@ -26,9 +26,9 @@ def start_filters(network, scaling, feed, images=10, seed=0, say=None):
         network: `MultiHeadClassifier` of `crl_keras.methods.dfl_cnn`.
         scaling: Function from uint8 images to what the network takes.
         feed: `Feed`.
-        images: Integer >= 1, of each class, at most.
-        seed: Integer, of k-means.
-        say: Function called with (images so far, of so many), or None.
+        images: Most images of each class, integer >= 1.
+        seed: Integer, for k-means.
+        say: Function called with (images done, images in all), or None.
     """
     bank = network.network.get_layer("filters")
     columns, maps = columns_of_classes(network, scaling, feed, images, say)
@@ -47,10 +47,10 @@ def start_filters(network, scaling, feed, images=10, seed=0, say=None):
 
 
 def columns_of_classes(network, scaling, feed, images, say=None):
-    """Columns at the peaks of each class, and the feature maps.
+    """Computes the columns at each class's peaks, and the feature maps.
 
     Returns:
-        `(columns, maps)`: a list of float arrays `[peaks, channels]`, one a
+        `(columns, maps)`: a list of float arrays `[peaks, channels]`, one per
         class, and a list of float arrays `[batch, h, w, channels]`.
     """
     features = feature_function(network, scaling)
@@ -79,7 +79,7 @@ def columns_at_peaks(features, count=PEAKS):
 
 
 def peaks(heat, count=PEAKS, radius=1):
-    """The places with most heat, none within `radius` of a hotter one.
+    """Returns the hottest places, none within `radius` of a hotter one.
 
     >>> peaks(np.array([[1.0, 3.0, 2.0, 0.5]]), count=2)
     [(0, 1), (0, 3)]
@@ -94,13 +94,13 @@ def peaks(heat, count=PEAKS, radius=1):
 
 
 def centres(columns, count, seed=0, start="k-means++"):
-    """Centres of length 1 of k-means; noisy copies where columns are few.
+    """Returns k-means centres of length 1; noisy copies if columns are few.
 
     Args:
         columns: Float `[n, channels]`, n >= 0.
         count: Integer >= 1.
-        seed: Integer, of k-means.
-        start: As `init` of scikit-learn's `KMeans`.
+        seed: Integer, for k-means.
+        start: The `init` of scikit-learn's `KMeans`.
 
     Returns:
         float64 `[count, channels]`.
@@ -110,7 +110,7 @@ def centres(columns, count, seed=0, start="k-means++"):
     if len(distinct) > count:
         found = _k_means(columns, count, seed, start)
     else:
-        if not len(distinct):  # Of a class without images.
+        if not len(distinct):  # A class without images.
             distinct = rng.normal(size=(1, columns.shape[1]))
         copies = np.resize(np.arange(len(distinct)), count)
         found = distinct[copies].astype(float)
@@ -134,7 +134,7 @@ def _k_means(columns, count, seed, start):
 
 
 def feature_function(network, scaling):
-    """From uint8 images to what the filters look at, float32 arrays."""
+    """Returns a function from uint8 images to the filters' input, float32."""
     import keras
 
     graph = network.network
@@ -147,9 +147,9 @@ def feature_function(network, scaling):
 
 
 def some_of_each(feed, count, classes=None):
-    """The first `count` training images of each class, and their labels.
+    """Returns the first `count` training images of each class, and labels.
 
-    Of the first `classes` classes, or of all.
+    It takes the first `classes` classes, or all.
     """
     images, labels = [], []
     taken = np.zeros(feed.dataset.classes if classes is None else classes, int)

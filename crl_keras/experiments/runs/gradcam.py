@@ -16,17 +16,17 @@ PICTURE_SIZE = 160
 def write_gradcam(folder, feed, model, logits):
     """Writes gradcam.npz for the report: pictures with their heat maps.
 
-    Of the test set the most confident mistakes and the least confident hits,
-    as `scores.telling` finds them. Its arrays are `indices` (k,), positions in
+    It shows the most confident mistakes and the least confident hits of the
+    test set, see `scores.telling`. Its arrays are `indices` (k,), positions in
     the test set, `images` (k, h, w, C), uint8, at most 160 pixels a side, and
     `maps` (k, a, b), float16, of `heat_maps`. Nothing is written for a network
-    that has none, and what goes wrong here is a warning: the run is done.
+    without feature maps. An error here is only a warning: the run is done.
 
     Args:
         folder: `RunFolder`.
         feed: `Feed`.
         model: `keras.Model` from uint8 images to logits.
-        logits: those of the test set, `[N, C]`.
+        logits: logits of the test set, `[N, C]`.
     """
     try:
         if feature_maps(model) is None:
@@ -35,7 +35,7 @@ def write_gradcam(folder, feed, model, logits):
         indices = np.concatenate(scores.telling(logits, labels, PICTURES))
         images = _pictures(feed, indices)
         maps = heat_maps(model, images, np.argmax(logits[indices], axis=1))
-    # An illustration: whatever its network, device or memory cannot do.
+    # A picture is optional: no error of network, device or memory counts.
     except Exception as error:
         warnings.warn(
             f"No Grad-CAM for the report of {folder.path}: "
@@ -64,8 +64,8 @@ def heat_maps(model, images, classes):
     0.
 
     Args:
-        model: `keras.Model` from images to logits, whose last layer or
-            `keras.Model` within it has feature maps.
+        model: `keras.Model` from images to logits that has feature maps, or
+            whose last layer is a `keras.Model` that has them.
         images: uint8 `[N, H, W, C]`, or what the model takes.
         classes: integers, shape `[N]`.
 
@@ -76,7 +76,7 @@ def heat_maps(model, images, classes):
         ValueError: the model has no feature maps.
 
     Source: Selvaraju et al., arXiv:1610.02391, Eq. (1) and (2), divided by the
-    largest value to be shown.
+    largest value for display.
     """
     import keras
 
@@ -101,13 +101,13 @@ def heat_maps(model, images, classes):
 def feature_maps(model):
     """Splits a model at its last feature maps.
 
-    These are what the last layer of those that take an image-like tensor,
-    `[batch, height, width, channels]`, takes: mostly the global average.
+    These are the input of the last layer that takes an image-like tensor,
+    `[batch, height, width, channels]`: mostly the global average.
 
     Returns:
         `(trunk, head)`, a function from images to feature maps and a
-        `keras.Model` from these to logits; None where there are none, as in a
-        network of dense layers alone.
+        `keras.Model` from these to logits; None if there are no feature maps,
+        as in a network with only dense layers.
     """
     import keras
 
@@ -120,7 +120,7 @@ def feature_maps(model):
         return None
     try:
         body, head = keras.Model(start, inner), keras.Model(inner, end)
-    except ValueError:  # Layers of a file that was cut know its old graph too.
+    except ValueError:  # Layers of a cut file still know its old graph.
         return None
 
     def trunk(images):
@@ -132,18 +132,18 @@ def feature_maps(model):
 
 
 def _graph(network):
-    """Its input, what each of its layers is called on, and its output."""
+    """Returns a network's input, the inputs of its layers and its output."""
     import keras
 
     if isinstance(network, keras.Sequential):
-        # Loaded from a file, its layers have inputs of another graph.
+        # After loading from a file, its layers have inputs of another graph.
         tensors = [keras.Input(batch_shape=network.input_shape)]
         for layer in network.layers:
             tensors.append(layer(tensors[-1]))
         return tensors[0], tensors[:-1], tensors[-1]
     tensors = []
     for layer in network.layers:
-        # None before a layer is called, an error where it is more than once.
+        # It fails or is None unless the layer was called exactly once.
         with contextlib.suppress(AttributeError, ValueError):
             tensors.append(layer.input)
     tensors = [x for x in tensors if isinstance(x, keras.KerasTensor)]
@@ -194,7 +194,7 @@ def _gradient(head, features, classes):
 
 
 def _no_gradients():
-    """PyTorch would keep all activations of the trunk for them."""
+    """Turns gradients off; PyTorch would keep all activations for them."""
     import keras
 
     if keras.backend.backend() != "torch":

@@ -1,13 +1,13 @@
-"""What the fine-grained methods are called, and their options, as data.
+"""Names and options of the fine-grained methods, as data.
 
 A method is part of the name of a network: "keras/resnet50+dcl" is DCL on that
-backbone, "keras/resnet50+dcl(gamma=0.01)" with another weight of its location
+backbone, "keras/resnet50+dcl(gamma=0.01)" changes the weight of its location
 loss. Imports no backend.
 """
 
 import re
 
-# Options with their defaults; those of `crl_keras.methods`, and of the start.
+# Options with their defaults, for `crl_keras.methods` and the start.
 METHODS = {
     "bcnn": {"tap": "", "pooling": "bilinear", "dimensions": 8192},
     "dfl": {
@@ -16,7 +16,7 @@ METHODS = {
         "side_weight": 0.1,
         "loss_on_patch": "given",
         "loss_on_side": "given",
-        # Of the filters: patches of training images, or random numbers.
+        # How filters start: patches of training images, or random numbers.
         "start": "patches",
         "start_images": 10,
     },
@@ -32,7 +32,7 @@ METHODS = {
         "fusion": "classifier",
     },
 }
-# The layers on top of the backbone, whose rate is `Recipe.head_rate`.
+# Layers on top of the backbone; they learn at `Recipe.head_rate`.
 HEAD_LAYERS = {
     None: ("logits",),
     "bcnn": ("logits",),
@@ -46,7 +46,7 @@ _NAMED = re.compile(rf"(.+/.+)\+({'|'.join(METHODS)})(\(.*\))?")
 
 
 def split_method(network):
-    """`(backbone, method, options)` of a network; method None for none.
+    """Splits a network's name into `(backbone, method or None, options)`.
 
     >>> split_method("keras/resnet50+dcl(gamma=0.01)")[:2]
     ('keras/resnet50', 'dcl')
@@ -64,7 +64,7 @@ def parse_method(spec):
     """Splits "dcl(gamma=0.01)" into its name and all its options.
 
     Raises:
-        ValueError: There is no such method or option, or its value is none.
+        ValueError: The method, an option or its value is not valid.
 
     >>> parse_method("bcnn(pooling=compact)")[1]["pooling"]
     'compact'
@@ -94,7 +94,7 @@ def parse_method(spec):
 
 
 def with_method(backbone, spec):
-    """The one way to write a network with a method: what differs alone.
+    """Returns the canonical name, with only the options that differ.
 
     >>> with_method("keras/vgg16", "bcnn( dimensions=8192, tap=block4_conv3 )")
     'keras/vgg16+bcnn(tap=block4_conv3)'
@@ -109,7 +109,7 @@ def with_method(backbone, spec):
 
 
 def canonical_network(network):
-    """A network whose method, if it has one, is written in the one way."""
+    """Returns a network's name with its method, if any, in canonical form."""
     match = _NAMED.fullmatch(network)
     if match is None:
         return network
@@ -126,7 +126,7 @@ def _value(name, key, text):
             f"`{key}` of {name} must be {expected}. Received: {text!r}"
         ) from None
     if isinstance(value, str) and "/" in value:
-        # A slash is what tells a backbone from a network.
+        # A slash in a network's name marks a backbone.
         raise ValueError(
             f"`{key}` of {name} must have no slash. Received: {text!r}"
         )

@@ -1,4 +1,4 @@
-"""Pictures of what a method looked at: patches of DFL, images DCL destroyed."""
+"""Pictures of what a method saw: patches of DFL, destroyed images of DCL."""
 
 import warnings
 
@@ -11,15 +11,15 @@ from crl_keras.experiments.runs.method_names import split_method
 from crl_keras.experiments.runs.records import write_arrays
 
 CLASSES, FILTERS, IMAGES = 6, 8, 10
-SIZE = 128  # Most pixels a side.
+SIZE = 128  # Most pixels per side.
 DESTROYED = 4  # Images, and as many pictures of each.
 
 
 def write_method_pictures(folder, feed, model, network):
-    """Writes method.npz for the report, of a run of DFL or DCL.
+    """Writes method.npz for the report of a run with DFL or DCL.
 
     Its arrays are `images`, uint8 `(rows, columns, h, w, 3)`, `titles`
-    `(rows,)`, `heading` and `caption`. What goes wrong here is a warning: the
+    `(rows,)`, `heading` and `caption`. An error here is only a warning: the
     run is done.
 
     Args:
@@ -34,7 +34,7 @@ def write_method_pictures(folder, feed, model, network):
         return
     try:
         arrays = make(feed, *model.unaugmented.args)
-    # An illustration: whatever its device or memory cannot do.
+    # The pictures are optional: no error of device or memory counts.
     except Exception as error:
         warnings.warn(
             f"No pictures of the method for the report of {folder.path}: "
@@ -64,15 +64,15 @@ def _destroyed(feed, network, scaling):
         titles=np.array([f"Training image {k + 1}" for k in range(len(x))]),
         heading=np.array("Images that DCL destroyed"),
         caption=np.array(
-            "Each row has a training image, and what the network saw beside "
-            f"it, {config['regions']} x {config['regions']} regions in other "
-            "places."
+            "Each row shows a training image, then the versions of it that the "
+            f"network also saw, with {config['regions']} x {config['regions']} "
+            "regions moved to other places."
         ),
     )
 
 
 def _patches(feed, network, scaling):
-    """Of the first classes, the patch that each filter answers most to."""
+    """Finds the patch with the largest answer of each filter, per class."""
     bank = network.network.get_layer("filters")
     kernel, bias = bank.get_weights()
     features = feature_function(network, scaling)
@@ -99,9 +99,9 @@ def _patches(feed, network, scaling):
         titles=np.array(feed.dataset.class_names[:classes]),
         heading=np.array("What the filters of a class look for"),
         caption=np.array(
-            f"For each filter, of up to {IMAGES} training images of its class, "
-            "the place with the largest answer, a quarter of the image wide. "
-            "What a filter sees reaches further."
+            "Each picture shows the place where a filter answers most, in up "
+            f"to {IMAGES} training images of its class. It is a quarter of the "
+            "image wide; the filter itself sees more than that."
         ),
     )
 

@@ -20,7 +20,7 @@ LINE_SECONDS = 10
 
 
 def loss_of(name, feed):
-    """The loss of a configuration, for the data of a feed."""
+    """Returns the loss of a configuration, for the data of a feed."""
     if feed.dataset.kind == "own":
         return feed.dataset.make_loss(name)
     recipe, classes = feed.recipe, feed.dataset.classes
@@ -33,8 +33,8 @@ def build_model(config, feed, begins=True):
     Args:
         config: `RunConfig`.
         feed: `Feed` of the data.
-        begins: Whether a training begins: then DFL-CNN's filters are started
-            from training images, which takes a while.
+        begins: Whether training begins. If so, DFL-CNN's filters start from
+            training images, which takes a while.
 
     Returns:
         `(model, deployed, parameters)`: the compiled model, from uint8 images
@@ -77,7 +77,7 @@ def build_model(config, feed, begins=True):
         x = layer(x)
     model = _behind(network, inputs, scaling(x))
     if method in MANY_HEADS:
-        # What DCL trains with sees destroyed images, and so its statistics.
+        # DCL trains on destroyed images, too: so must its statistics.
         model.unaugmented = functools.partial(_unaugmented, network, scaling)
     model.compile(
         make_optimizer(recipe, feed.steps, HEAD_LAYERS[method]),
@@ -99,7 +99,7 @@ def _unaugmented(network, scaling):
 
 
 def _behind(network, inputs, images):
-    """The model that is trained, of a network of one head or of many."""
+    """Builds the model to train, from a network with one head or many."""
     import keras
 
     if hasattr(network, "behind"):
@@ -108,7 +108,7 @@ def _behind(network, inputs, images):
 
 
 def _lines():
-    """A function that prints progress, every ten seconds and at the end."""
+    """Makes a function that prints progress every ten seconds, and the end."""
     last = 0.0
 
     def say(done, total):
@@ -127,9 +127,9 @@ def _scaling(config, feed):
     recipe = config.recipe
     if recipe.scaling == "backbone":
         raise ValueError(
-            f"The recipe {recipe.name!r} scales images as a backbone wants "
-            f"them. Received: network={config.network!r}, which is none; "
-            "choose another recipe"
+            f"The recipe {recipe.name!r} scales images as a backbone needs "
+            f"them. Received: network={config.network!r}, which is not a "
+            "backbone; choose another recipe"
         )
     mean, std = None, None
     if recipe.scaling == "standardise" and recipe.mean is None:
@@ -138,10 +138,11 @@ def _scaling(config, feed):
 
 
 def with_head(network, head):
-    """The network with another last layer, which starts from the same kernel.
+    """Replaces the last layer of a network; it starts from the same kernel.
 
     All other layers are the same objects, so for one seed every loss starts
-    from the same weights; a bias is left out. `head` None changes nothing.
+    from the same weights. A bias is left out. If `head` is None, nothing
+    changes.
     """
     import keras
 

@@ -1,7 +1,7 @@
-"""A user's own model and data as the runs take them, see `compare_losses`.
+"""Adapts a user's own model and data to runs, see `compare_losses`.
 
-`OwnProblem` stands where a data set of the command line stands: it brings the
-feed of its data and builds its model, and all else of a run is the same.
+`OwnProblem` takes the place of a data set of the command line. It makes the
+feed of its data and builds its model; the rest of a run is the same.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ class OwnProblem:
     """Data, model, optimizer and losses of a user, as a kind of data set.
 
     Attributes:
-        name: What tables call the data.
+        name: Name of the data in tables.
         make_model: Function without arguments that builds the Keras model.
         make_optimizer: Function of a learning rate that makes an optimizer.
         losses: Dict from a spec of the configuration to a Keras loss.
@@ -36,13 +36,13 @@ class OwnProblem:
         class_names: Tuple of str.
         class_weight: Dict from a class to its weight, or None.
         make_callbacks: Functions that make Keras callbacks.
-        steps_per_epoch: Most batches of an epoch, of arrays; or None.
+        steps_per_epoch: Most batches per epoch, for arrays; or None.
         jit_compile: As `compile` takes it.
-        weights: Digest of the initial weights by seed, of the runs so far.
+        weights: Dict from a seed to the digest of its initial weights.
         keeps_models: Whether the weights of every run are wanted.
         scheduled: Whether the optimizer has a schedule of learning rates.
-        seen: Digests of the batches of an epoch by seed and loss.
-        model: What the last run trained.
+        seen: Checksums of the batches of an epoch, by seed and loss.
+        model: The model that the last run trained.
     """
 
     name: str
@@ -101,7 +101,7 @@ class OwnProblem:
         return next((why for why, holds in reasons.items() if holds), None)
 
     def build_model(self, config, feed):
-        """What `models.build_model` returns, of the user's function."""
+        """Returns what `models.build_model` returns, for the user's model."""
         import keras
 
         keras.utils.set_random_seed(config.seed)
@@ -135,7 +135,7 @@ class OwnProblem:
     def with_held_out(self, fraction):
         """Moves a stratified part of the training arrays to `held_out`."""
         labels = self.train.labels
-        # A class of one sample cannot be in both parts: it is trained on.
+        # A class with one sample cannot be in both parts: it is trained on.
         found, compact, counts = np.unique(
             labels, return_inverse=True, return_counts=True
         )
@@ -169,7 +169,7 @@ def as_tensors(inputs):
 
 
 class OwnFeed(feeds.Feed):
-    """Batches of a user's data, in an order of the seed where they have none.
+    """Batches of a user's data; if they have no order, the seed sets it.
 
     Attributes:
         seen: Dict from (epoch, step) to a checksum of the labels of that batch.
@@ -199,7 +199,7 @@ class OwnFeed(feeds.Feed):
         return [_on_held_out(callback, self) for callback in made]
 
     def thumbnails(self):
-        """Of what looks like images: as uint8, from their least value up."""
+        """Returns inputs that look like images, scaled to uint8."""
         split = self.dataset.test
         inputs = leaves(split.first(1)[0])[0]
         height, width, channels = (*inputs.shape[1:], 0, 0, 0)[:3]
@@ -224,7 +224,7 @@ class OwnFeed(feeds.Feed):
         return _taken(self, split, epoch)
 
     def finished(self, batch, epoch, i):
-        """A batch as `fit` takes it: with weights only where it trains."""
+        """Returns a batch for `fit`, with weights only in training."""
         inputs, targets, *weights = batch
         if epoch is None:
             if self.scale:
@@ -243,7 +243,7 @@ class OwnFeed(feeds.Feed):
 
 
 def _taken(feed, split, epoch):
-    """`PyDataset` of arrays, any batch of which can be made by itself."""
+    """Returns a `PyDataset` of arrays; it can make any batch by itself."""
     size = feed._batch_size(epoch)
     part = getattr(feed.dataset, split)
 
@@ -269,10 +269,10 @@ def _taken(feed, split, epoch):
 
 
 def _streamed(feed, split, epoch):
-    """`PyDataset` of a pipeline, which is read from its start each epoch.
+    """Returns a `PyDataset` of a pipeline, read from its start each epoch.
 
-    Where an epoch is fewer batches than the pipeline has, it goes on where the
-    last one ended.
+    If an epoch has fewer batches than the pipeline, the next epoch goes on
+    where it ended.
     """
     part = getattr(feed.dataset, split)
 
@@ -283,7 +283,7 @@ def _streamed(feed, split, epoch):
             super().begin(epoch)
             if not part.limited or epoch is None:
                 if self.iterator is not None and self.position == part.steps:
-                    next(self.iterator, None)  # Its end, where it may shuffle.
+                    next(self.iterator, None)  # At its end it may shuffle.
                 self.iterator = None
             self.position = 0
 
@@ -291,7 +291,7 @@ def _streamed(feed, split, epoch):
             return part.steps
 
         def __getitem__(self, i):
-            # Keras looks at the first batches beforehand.
+            # Keras reads the first batches in advance.
             if self.iterator is None or i < self.position:
                 self._open()
             while True:
@@ -323,7 +323,7 @@ def _streamed(feed, split, epoch):
 
 
 def _check_order(part, start, targets):
-    """Logits and labels have to be of the same samples; returns how many."""
+    """Checks that the labels are as in the first reading; returns how many."""
     labels = targets.argmax(1) if targets.ndim == 2 else targets
     known = part.labels[start : start + len(labels)]
     if not np.array_equal(labels, known):
@@ -336,7 +336,7 @@ def _check_order(part, start, targets):
 
 
 def _on_held_out(callback, feed):
-    """A user's callback, which sees held-out samples and never the test."""
+    """Wraps a user's callback: it sees held-out samples, never the test."""
     import keras
 
     class OnHeldOut(keras.callbacks.Callback):
@@ -378,7 +378,7 @@ def _on_held_out(callback, feed):
 
 
 def identity(problem, model, optimizer, extra):
-    """What an `OwnConfig` says of a problem beyond its names, as JSON."""
+    """Returns `OwnConfig.own`: JSON that describes a problem."""
     settings = _settings(optimizer)
     rate = settings.pop("learning_rate", None)  # The recipe has it.
     if isinstance(rate, dict):  # A schedule.
@@ -399,7 +399,7 @@ def _model_text(model):
     try:
         text = model.to_json()
     except (NotImplementedError, TypeError, ValueError):
-        text = ""  # A model of a class without a configuration.
+        text = ""  # The model's class has no configuration.
     return f"{type(model).__name__} {text} {shapes}"
 
 
@@ -423,10 +423,10 @@ def _digest(text):
 
 
 def definition_of(loss, hard):
-    """What tells a Keras loss apart: of a known one, its spec.
+    """Returns a text that identifies a Keras loss; its spec if it is known.
 
-    `hard` says whether labels are integers or one-hot, so that the class
-    posterior behind a CRL is known.
+    `hard` says whether labels are integers or one-hot: only then is the class
+    posterior behind a CRL known.
     """
     from crl_keras import losses
 
@@ -456,7 +456,7 @@ def definition_of(loss, hard):
 
 
 def is_from_logits(loss):
-    """What a loss says of its inputs: True, False, or None for nothing."""
+    """Returns `from_logits` of a loss, or None if the loss does not say."""
     if hasattr(loss, "get_config"):
         config = loss.get_config()
         if "from_logits" in config:

@@ -1,7 +1,7 @@
 """A user's own data: arrays or a pipeline, their labels, their fingerprint.
 
-Labels are integers `[N]`, or one-hot or soft `[N, C]`; whatever holds them,
-batches are NumPy arrays. Imports no backend by itself.
+Labels are integers `[N]`, or one-hot or soft `[N, C]`. Batches are always
+NumPy arrays. Imports no backend by itself.
 """
 
 import hashlib
@@ -17,45 +17,45 @@ FOR_CLASSES = (
 
 
 def as_array(value):
-    """A NumPy array of an array, a tensor of any backend, or of pandas."""
+    """Converts an array, a tensor of any backend or pandas to NumPy."""
     if hasattr(value, "detach"):  # PyTorch, maybe on a GPU.
         value = value.detach().cpu()
     elif hasattr(value, "to_numpy"):  # pandas
         value = value.to_numpy()
     array = np.asarray(value)
-    # As Keras does with arrays that it is given.
+    # Keras does the same with its input arrays.
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
 def mapped(function, inputs):
-    """The same structure of inputs, dict, tuple or list, of other arrays."""
+    """Applies a function to each array of a dict, tuple or list of inputs."""
     if isinstance(inputs, dict):
         return {name: mapped(function, part) for name, part in inputs.items()}
     if isinstance(inputs, (tuple, list)) and any(
         isinstance(part, (dict, tuple)) or np.ndim(part) for part in inputs
     ):
-        if not isinstance(inputs[0], list):  # Else an array as lists.
+        if not isinstance(inputs[0], list):  # Lists of lists are one array.
             return tuple(mapped(function, part) for part in inputs)
     return function(inputs)
 
 
 def leaves(inputs):
-    """The arrays of a structure of inputs."""
+    """Returns the arrays of a structure of inputs, a list."""
     found = []
     mapped(found.append, inputs)
     return found
 
 
 def as_targets(values, where):
-    """Labels as they are trained on, and the class of each.
+    """Converts labels for training, and finds the class of each.
 
     Returns:
         `(kind, targets, labels)`: kind is "integer", "one-hot" or "soft";
         targets int32 `[N]` or float32 `[N, C]`; labels int32 `[N]`.
 
     Raises:
-        ValueError: for targets of regression, of several classes a sample,
-            or that are no numbers.
+        ValueError: for regression targets, several classes per sample, or
+            targets that are not numbers.
     """
     targets = as_array(values)
     if targets.dtype == bool or targets.dtype.kind not in "iuf":
@@ -102,12 +102,12 @@ def _integers(targets, where):
 
 
 class Samples:
-    """Arrays of one split, which batches are taken out of.
+    """The arrays of one split, from which batches are taken.
 
     Attributes:
-        kind: Of the labels, see `as_targets`.
-        images: The inputs, an array or a structure of arrays, under the name
-            that other data sets have for them.
+        kind: Kind of the labels, see `as_targets`.
+        images: The inputs, an array or a structure of arrays. Other data sets
+            use this name for them, too.
         labels: int32 `[N]`.
     """
 
@@ -163,7 +163,7 @@ class Samples:
         ]
 
     def update(self, digest):
-        """Adds all that the samples are to a hash."""
+        """Adds all arrays of the samples to a hash."""
         parts = [*leaves(self.inputs), self.targets]
         parts += [] if self.weights is None else [self.weights]
         for part in parts:
@@ -177,11 +177,11 @@ class Pipeline:
     It is read once at the start, for its labels.
 
     Attributes:
-        kind, labels, targets: As of `Samples`, in the order of the first
+        kind, labels, targets: As in `Samples`, in the order of the first
             reading; `targets` is None for training.
-        fixed: Whether batches come in an order that no seed of ours draws: it
-            is False for a function of the seed.
-        steps: Batches of an epoch.
+        fixed: Whether our seed has no effect on the order of batches: False
+            for a function of the seed, otherwise True.
+        steps: Batches per epoch.
         batch_size: Samples of the first batch.
     """
 
@@ -224,7 +224,7 @@ class Pipeline:
         self._inputs = inputs.hexdigest()
 
     def batches(self, seed):
-        """Batches `(inputs, targets[, weights])` of arrays, of one reading."""
+        """Yields the batches of one reading, `(inputs, targets[, weights])`."""
         source = self.make(seed)
         if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
             source = self._in_order(source)  # A PyDataset.
@@ -245,7 +245,7 @@ class Pipeline:
     def _in_order(self, dataset):
         yield from (dataset[i] for i in range(len(dataset)))
         if self.where == "train":
-            dataset.on_epoch_end()  # Where it may shuffle itself.
+            dataset.on_epoch_end()  # It may shuffle there.
 
     def __len__(self):
         return len(self.labels)
@@ -258,7 +258,7 @@ class Pipeline:
         inputs, targets = self._first[:2]
         shapes = [(str(p.dtype), p.shape) for p in [*leaves(inputs), targets]]
         labels = self.labels
-        if self.where == "train":  # Shuffled, maybe.
+        if self.where == "train":  # It may be shuffled.
             labels = np.bincount(labels)
         digest.update(repr((shapes, self._inputs)).encode())
         digest.update(np.ascontiguousarray(labels))
@@ -270,7 +270,7 @@ def _is_endless(source):
 
 
 def seed_pipelines(seed, epoch):
-    """Makes what draws from the usual generators draw the same again."""
+    """Seeds the usual random generators, so that they draw the same again."""
     mixed = (seed * 1_000_003 + epoch) % 2**32
     random.seed(mixed)
     np.random.seed(mixed)
@@ -279,13 +279,13 @@ def seed_pipelines(seed, epoch):
 
 
 def as_split(given, where, weights=None, steps=None):
-    """`Samples` or `Pipeline` of what a user gave as a split."""
+    """Makes `Samples` or a `Pipeline` from a split that a user gave."""
     if isinstance(given, (tuple, list)):
         if len(given) not in (2, 3) or (weights is not None and len(given) > 2):
             raise ValueError(
-                f"Expected `{where}` to be (inputs, labels), or also weights, "
-                f"once. Received: {len(given)} parts; several inputs are a "
-                "dict or tuple, ((a, b), labels)"
+                f"Expected `{where}` to be (inputs, labels), with the weights "
+                f"given at most once. Received: {len(given)} parts; give "
+                "several inputs as a dict or tuple, ((a, b), labels)"
             )
         inputs, targets, *own = given
         return Samples(inputs, targets, own[0] if own else weights, where)

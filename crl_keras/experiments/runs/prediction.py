@@ -1,4 +1,4 @@
-"""Saved models with their classes, to be asked about images."""
+"""Loads saved models with their classes, to classify images."""
 
 import concurrent.futures
 import dataclasses
@@ -35,8 +35,8 @@ class Classifier:
             `input_range`, `resize_ratio`, `keep_aspect`, `crop_to_box`
             (whether it was trained on objects cut out by their boxes),
             `dataset`, `network`, `loss`.
-        choice: str, which of several models this is and why; "" where there
-            was one.
+        choice: str, which of several models this is and why; "" if there was
+            only one.
         folder: path that it was loaded from, or None.
     """
 
@@ -63,17 +63,17 @@ class Classifier:
 
         Args:
             path: path of an image file.
-            posterior: bool, whether the probabilities are the class posterior
-                of a model trained with CRL instead of its softmax.
-            mirror: bool, whether the probabilities are the mean of those of
-                the image and of its mirror image.
+            posterior: bool, whether to return the class posterior of a model
+                trained with CRL instead of its softmax.
+            mirror: bool, whether to average the probabilities of the image
+                and its mirror image.
 
         Returns:
             List of `(class name, probability)`, all classes.
 
         Raises:
-            OSError: for a file that is no image.
-            ValueError: for `posterior` and a model trained with another loss.
+            OSError: for a file that is not an image.
+            ValueError: for `posterior` with a model trained with another loss.
         """
         ((_, found),) = self.predict([path], posterior, mirror, batch_size=1)
         if isinstance(found, OSError):
@@ -90,15 +90,15 @@ class Classifier:
             paths: iterable of paths of image files.
             posterior: as in a call.
             mirror: as in a call.
-            batch_size: int, images a batch.
+            batch_size: int, images per batch.
 
         Yields:
             `(path, probabilities)` in the order of `paths`, float64
-            `[classes]`; an `OSError` in their place for a file that is no
-            image.
+            `[classes]`; for a file that is not an image, an `OSError` instead
+            of the probabilities.
 
         Raises:
-            ValueError: for `posterior` and a model trained with another loss.
+            ValueError: for `posterior` with a model trained with another loss.
         """
         parameters = crl_parameters(self.info["loss"]) if posterior else None
         paths = list(paths)
@@ -118,20 +118,20 @@ class Classifier:
                     yield path, found if is_error else next(rows)
 
     def read(self, path):
-        """What the model sees of an image file, uint8 `[H, W, C]`.
+        """Reads an image file as the model sees it, uint8 `[H, W, C]`.
 
         Raises:
-            OSError: for a file that is no image.
+            OSError: for a file that is not an image.
         """
         try:
-            # Models of versions without this entry saw images as stored.
+            # Older models without this entry saw images as stored.
             turn = None if self.info.get("exif") else 1
             image = self.crop.read(path, orientation=turn)
-        # A damaged file makes Pillow raise nearly anything.
+        # For a damaged file Pillow can raise almost any error.
         except Exception as error:
             raise OSError(
-                f"Expected an image in {path}. Received what cannot be read "
-                f"({type(error).__name__}: {error})."
+                f"Expected an image in {path}. Received a file that cannot be "
+                f"read ({type(error).__name__}: {error})."
             ) from error
         if self.channels == 1:
             image = image.mean(axis=-1, keepdims=True).round().astype(np.uint8)
@@ -165,24 +165,23 @@ def load_classifier(
     Args:
         path: path of model.keras, of the folder of its run, or of an
             experiment with saved models.
-        loss: str, of the run where there are several, such as `"crl"`.
-        seed: int, of the run where there are several.
-        fold: int, of the run where there are several.
+        loss: str, loss of the run if there are several, such as `"crl"`.
+        seed: int, seed of the run if there are several.
+        fold: int, fold of the run if there are several.
 
     Returns:
-        `Classifier`. Of several models that fit, the one with the lowest
-        error on its held-out images, which its `choice` says; the test set
-        has no say.
+        `Classifier`. If several models fit, it is the one with the lowest
+        error on its held-out images, and its `choice` says so. The test set
+        is not used for this.
 
     Raises:
-        FileNotFoundError: if there is no such model.
-        ValueError: if there are several, and none held images out.
-        ImportError: without the library of its backbone.
+        FileNotFoundError: if there is no saved model.
+        ValueError: if no model fits, or several fit and none held images out.
+        ImportError: if the library of its backbone is not installed.
     """
     import keras
 
-    # What saved models may hold: layers of ours, and of KerasCV if it is
-    # there, register themselves when they are imported.
+    # Saved models may have our layers: importing registers them.
     import crl_keras.layers  # noqa: F401
 
     path = pathlib.Path(path).expanduser()
@@ -190,17 +189,17 @@ def load_classifier(
     info = json.loads((folder / "model.json").read_text())
     library, _, name = info["network"].rpartition("/")
     if library:
-        require_library(library)  # Whose layers the model may have.
-    # To ask a model needs neither its loss nor its optimizer.
+        require_library(library)  # The model may have its layers.
+    # Predicting needs no loss and no optimizer.
     model = keras.models.load_model(folder / "model.keras", compile=False)
     return Classifier(model, info, choice, folder)
 
 
 def _chosen_folder(path, loss, seed, fold):
-    """The folder of the one model that is asked for, and why it is."""
+    """Returns the folder of the chosen model, and why it was chosen."""
     folders = _folders_with_models(path)
     if len(folders) == 1 and loss is seed is fold is None:
-        return folders[0], ""  # Moved away, it may be without its run.
+        return folders[0], ""  # A moved model may lack config.json.
     found = [SavedRun.read(folder) for folder in folders]
     if loss is not None:
         loss = canonical_loss(loss)
@@ -241,14 +240,14 @@ class SavedRun:
         return f"{self.path} ({run_name(self.config)})"
 
     def fits(self, loss, seed, fold):
-        """Whether it has that canonical loss, seed and fold; None is any."""
+        """Whether it has that canonical loss, seed and fold; None fits all."""
         wanted = (loss, seed, fold)
         own = (self.config.loss, self.config.seed, self.config.fold)
         return all(w in (None, o) for w, o in zip(wanted, own, strict=True))
 
 
 def _folders_with_models(path):
-    """The folders at or in a path that hold a model.keras."""
+    """Finds the folders with a model.keras, at or in a path."""
     found = [path] if path.suffix == ".keras" else []
     found = found or sorted(path.glob("model.keras"))
     found = found or sorted(path.glob("*/model.keras"))
@@ -261,17 +260,17 @@ def _folders_with_models(path):
 
 
 def image_files(wanted):
-    """Image files of files, folders and patterns.
+    """Finds image files by their path, folder or pattern.
 
     Args:
-        wanted: iterable of str: an image file, whatever its ending; a folder,
-            searched with all folders below it for the endings of images; a
+        wanted: iterable of str: an image file with any ending; a folder, which
+            is searched with its subfolders for the endings of images; a
             pattern such as `"photos/*.jpg"`, with `**` for any folders.
 
     Returns:
         `(files, missing)`: a list of paths, each once, in the order of
-        `wanted` and by name within one; a dict from what gave none to the
-        reason.
+        `wanted` and by name within an entry; a dict from each entry without
+        images to the reason.
     """
     files, missing = {}, {}
     for text in wanted:
@@ -286,7 +285,7 @@ def image_files(wanted):
             for name in sorted(glob.glob(str(path), recursive=True)):
                 fits = pathlib.Path(name)
                 found += _below(fits) if fits.is_dir() else [fits]
-            reason = "a pattern that no image fits"
+            reason = "a pattern that matches no image"
         files.update(dict.fromkeys(found))
         if not found:
             missing[str(text)] = reason
@@ -294,7 +293,7 @@ def image_files(wanted):
 
 
 def _below(folder):
-    """Image files in a folder and all below it, hidden ones left out."""
+    """Finds the images in a folder and its subfolders, except hidden ones."""
     suffixes = image_suffixes()
     return [
         pathlib.Path(where, name)

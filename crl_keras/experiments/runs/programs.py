@@ -1,10 +1,9 @@
-"""The compiled step of many runs of one network, on JAX.
+"""The compiled training step of many runs of one network, on JAX.
 
-Every variable of the model, of its random numbers and of its optimizer gets a
-leading axis of runs. A step of all runs is one `jax.vmap` of Keras's own
-stateless call and stateless update; the steps of an epoch are a loop on the
-device. Each loss is computed by its own code, on the rows of its own runs, so
-that nothing of its exactness is lost.
+Every variable of the model, its random numbers and its optimizer gets a leading
+axis of runs. A step of all runs is one `jax.vmap` of Keras's own stateless call
+and stateless update; the steps of an epoch are a loop on the device. Each loss
+is computed by its own code, on the rows of its own runs, so it stays exact.
 """
 
 import concurrent.futures
@@ -25,7 +24,7 @@ from crl_keras.experiments.runs.models import build_model
 from crl_keras.experiments.runs.models import loss_of
 from crl_keras.experiments.runs.training import Built
 
-# A call of the program makes so many steps at most: Ctrl-C waits for it.
+# Most steps in one call of the program. Ctrl-C waits for the call to end.
 STEPS_A_CALL = 100
 
 
@@ -33,9 +32,9 @@ class Programs:
     """The compiled programs of some runs: a training step, and a prediction.
 
     Args:
-        configs: List of `RunConfig` that differ in seed, loss, rate and weight
-            decay alone; runs of one loss stand side by side. The programs are
-            for all runs of these losses in this order.
+        configs: List of `RunConfig` that differ only in seed, loss, rate and
+            weight decay, with runs of one loss side by side. The programs fit
+            all runs with these losses in this order.
         dataset: Their `Dataset`.
 
     Attributes:
@@ -49,7 +48,7 @@ class Programs:
         self.feed = make_feed(dataset, first.recipe, first.seed, first.reader)
         self.model, deployed, parameters = build_model(first, self.feed)
         self.built = Built(self.model, deployed, parameters)
-        # Of mixed images every seed has its own.
+        # Every seed has its own mixed images.
         self.mixes = bool(first.recipe.mixup or first.recipe.cutmix)
         self.losses = [
             (loss, len([*group]))
@@ -61,7 +60,7 @@ class Programs:
 
     @functools.cached_property
     def training_data(self):
-        """All images and labels of the training, on the device."""
+        """All training images and labels, on the device."""
         dataset = self.feed.dataset
         images = jax.tree.map(jnp.asarray, dataset.train.images)
         return images, _labels(dataset, self.feed.recipe, "train")
@@ -74,9 +73,9 @@ class Programs:
         return state_variables(self.model)
 
     def stack(self, values):
-        """The state of runs: values of `state_variables` of each, stacked.
+        """Stacks the values of `state_variables` of each run into a state.
 
-        A tuple of lists: trainable, other and optimizer's variables.
+        It is a tuple of lists: trainable, other and optimizer's variables.
         """
         stacked = [np.stack(of_runs) for of_runs in zip(*values, strict=True)]
         return tuple(
@@ -85,15 +84,18 @@ class Programs:
         )
 
     def unstack(self, state):
-        """The opposite of `stack`: a list of values for each run."""
+        """Reverses `stack`: returns a list of values for each run."""
         numbers = sum(self._numbers(), [])
         values = dict(zip(numbers, jax.device_get(sum(state, [])), strict=True))
         stacked = [values[i] for i in range(len(values))]
         return [[*of_run] for of_run in zip(*stacked, strict=True)]
 
     def settings(self, configs):
-        """Dict of arrays `(runs,)`: the number of the seed, the learning rate
-        in units of the first run's and, if it is another, the weight decay."""
+        """Dict of arrays `(runs,)` with the settings of each run.
+
+        They are the seed's number, the learning rate relative to the first
+        run's and, if it differs, the weight decay.
+        """
         recipes = [config.recipe for config in configs]
         rate = self.first.recipe.learning_rate
         seeds = [config.seed for config in configs]
@@ -107,14 +109,13 @@ class Programs:
         return settings
 
     def train(self, *arguments):
-        """`_train`, compiled for arguments of these shapes.
+        """Compiles `_train` for arguments of these shapes.
 
-        Has to be called before a thread calls what it returns, as it runs
-        Keras's code.
+        It runs Keras's code: call it before a thread calls its result.
         """
         shapes = tuple(x.shape for x in jax.tree.leaves(arguments))
         if shapes not in self.compiled:
-            # What is given to a call makes room for what it returns.
+            # The donated argument makes room for the result.
             train = jax.jit(self._train, donate_argnums=0)
             self.compiled[shapes] = train.lower(*arguments).compile(
                 compiler_options=_options()
@@ -122,7 +123,7 @@ class Programs:
         return self.compiled[shapes]
 
     def begin(self, state, alive):
-        """What `train` takes and returns, before the first step of an epoch.
+        """Makes what `train` takes and returns, before an epoch's first step.
 
         `loss` and `right` are sums over the images, `steps` is the number of
         steps whose loss was finite. A run that is not `alive` stays as it is.
@@ -148,8 +149,8 @@ class Programs:
     def _train(self, carry, images, labels, batches, settings, first, last):
         """Steps `first` to `last` of all runs.
 
-        `images` and `labels` are those of all seeds, or have an axis of seeds.
-        `batches` are numbers of images, `(seeds, steps, batch)`.
+        All seeds share `images` and `labels`, or these have an axis of seeds.
+        `batches` are positions of images, `(seeds, steps, batch)`.
         """
         own = 0 if self.mixes else None
         take = jax.vmap(lambda values, i: values[i], in_axes=(own, 0))
@@ -172,8 +173,8 @@ class Programs:
         def total(trainable):
             logits, changed, added = jax.vmap(call)(trainable, others, images)
             losses = sum(added, self._losses(labels, logits))
-            # No run depends on another's variables: the gradient of the sum
-            # is the gradient of each.
+            # No run depends on another run's variables, so the gradient of the
+            # sum has the gradient of each run.
             return losses.sum(), (losses, logits, changed)
 
         gradients, (losses, logits, others) = jax.grad(total, has_aux=True)(
@@ -221,7 +222,7 @@ class Programs:
         return logits, sum(added)
 
     def test(self, state):
-        """Logits of the test, and loss and accuracy of each run."""
+        """Returns the test's logits, and loss and accuracy of each run."""
         logits, added = self._asked(state, "test")
         losses, accuracies = jax.device_get(
             self.score(self.test_labels, logits)
@@ -237,7 +238,7 @@ class Programs:
         return self._asked(state, split)[0]
 
     def _asked(self, state, split):
-        """The logits, and what layers add to the loss of each run."""
+        """Returns the logits, and what layers add to the loss of each run."""
         logits = []
         for part, size in self._parts(split):
             found, added = jax.device_get(self.predict(*state[:2], part))
@@ -245,10 +246,10 @@ class Programs:
         return np.concatenate(logits, axis=1), added
 
     def _parts(self, split):
-        """List of images on the device, and how many of them are wanted."""
+        """Returns a list of (images on the device, how many are wanted)."""
         if split not in self.parts:
             images = getattr(self.feed.dataset, split).images
-            # Of the test for all splits: another size would compile anew.
+            # The test's size for all splits: another would compile again.
             size = len(self.feed.ordered("test")[0][1])
             whole = self.feed.size(split)
             self.parts[split] = [
@@ -275,9 +276,9 @@ def _right(labels, logits):
 
 @contextlib.contextmanager
 def _with_settings(optimizer, settings):
-    """An optimizer with the schedule and the weight decay of one run.
+    """Gives an optimizer the schedule and the weight decay of one run.
 
-    A rate that is constant is a variable of the optimizer already.
+    A constant rate is already a variable of the optimizer.
     """
     schedule = optimizer._learning_rate
     decay = getattr(optimizer, "coupled_weight_decay", None)
@@ -295,7 +296,7 @@ def _with_settings(optimizer, settings):
 
 
 def _scaled(schedule, factor):
-    """All schedules of recipes are in proportion to their first rate."""
+    """Scales a recipe's schedule, which is proportional to its rate."""
 
     class Scaled(keras.optimizers.schedules.LearningRateSchedule):
         def __call__(self, step):
@@ -305,7 +306,7 @@ def _scaled(schedule, factor):
 
 
 class Batches:
-    """What `Programs.train` reads of an epoch, for some seeds."""
+    """The data that `Programs.train` reads in an epoch, for some seeds."""
 
     def __init__(self, programs, seeds):
         dataset, recipe = programs.feed.dataset, programs.feed.recipe
@@ -315,9 +316,9 @@ class Batches:
     def epoch(self, epoch, most=None):
         """List of `(images, labels, batches)`: whole batches, then the rest.
 
-        Of the first `most` steps, or of all.
+        It has the first `most` steps, or all.
         """
-        # As `fit` has them, which ends an epoch before the first.
+        # As in `fit`, which calls `on_epoch_end` before the first epoch.
         epoch += 1
         feed = self.feeds[0]
         steps = feed.steps if most is None else min(most, feed.steps)
@@ -343,19 +344,18 @@ class Batches:
 
 
 class Lane:
-    """Runs that one thread takes through an epoch.
+    """Runs that one thread trains through an epoch.
 
-    Most of what a small network does is too little for more than one core: on
-    a processor, a lane for each core trains twice as many images a second and
-    more.
+    Most operations of a small network are too small for several cores. On a
+    CPU, one lane per core trains at least twice as many images per second.
 
     Args:
         programs: `Programs` for the losses of the runs, in their order.
         configs: Their `RunConfig`s.
-        values: Values of `state_variables` of each.
+        values: Values of `state_variables` of each run.
 
     Attributes:
-        parts: What `Batches.epoch` gives, of the epoch that is trained.
+        parts: The `Batches.epoch` of the epoch that is trained.
     """
 
     def __init__(self, programs, configs, values):
@@ -372,13 +372,13 @@ class Lane:
         self.carry = self.programs.begin(self.state, alive)
 
     def begin_trial(self, steps, images=None):
-        """Prepares so many steps, with the first `images` of each batch."""
+        """Prepares `steps` steps, with the first `images` of each batch."""
         *data, batches = self.batches.epoch(0, steps)[0]
         self.parts = [(*data, batches[..., :images])]
         self.carry = self.programs.begin(self.state, [True] * self.runs)
 
     def compile(self):
-        """Before a thread takes steps, as Keras's code is run for that."""
+        """Compiles before a thread takes steps, as this runs Keras's code."""
         if self.compiled is None:  # All epochs have batches of equal sizes.
             self.compiled = [
                 self.programs.train(*self._arguments(part, 0, 0))
@@ -386,7 +386,7 @@ class Lane:
             ]
 
     def bytes(self):
-        """What its program takes while it trains."""
+        """Returns the memory that its program takes while it trains."""
         self.compile()
         found = self.compiled[0].memory_analysis()
         return (
@@ -397,7 +397,7 @@ class Lane:
         )
 
     def train(self, stopped, most=None):
-        """All steps, or the first `most`, unless the event `stopped` is set."""
+        """Takes all steps, or the first `most`; stops if `stopped` is set."""
         for part, program in zip(self.parts, self.compiled, strict=True):
             steps = most or part[-1].shape[1]
             for first in range(0, steps, STEPS_A_CALL):
@@ -412,33 +412,33 @@ class Lane:
         return (self.carry, *part, self.settings, *steps)
 
     def end(self):
-        """What `Programs.begin` names, after the epoch."""
+        """Returns the values that `Programs.begin` lists, after the epoch."""
         self.state = self.carry.pop("state")
         return jax.device_get(self.carry)
 
     @property
     def images(self):
-        """How many a run sees in the epoch."""
+        """Number of images that a run sees in the epoch."""
         shapes = [batches.shape for *_, batches in self.parts]
         return sum(steps * size for _, steps, size in shapes)
 
 
 def most_lanes():
-    """One for each core; a GPU is fullest with all runs in one."""
+    """One lane per core; on a GPU one for all runs, as it is fullest then."""
     return cores() if jax.default_backend() == "cpu" else 1
 
 
 def in_lanes(runs, losses):
     """Cuts runs, sorted by their `losses`, into a list for each lane.
 
-    Each has all losses, so that lanes of one size share their program.
+    Each lane has all losses, so that lanes of one size share a program.
     """
     lanes = max(1, min(most_lanes(), len(runs) // len({*losses})))
     return [runs[i::lanes] for i in range(lanes)]
 
 
 def train_lanes(lanes, most=None):
-    """Trains the epoch that `Lane.begin` has prepared, in a thread each."""
+    """Trains the epoch that `Lane.begin` prepared, one thread per lane."""
     for lane in lanes:
         lane.compile()
     stopped = threading.Event()
@@ -455,7 +455,7 @@ def train_lanes(lanes, most=None):
 
 
 def _options():
-    """On a processor, a seventh of a step of Adam was copies of its state."""
+    """Avoids copies of the state: a seventh of a step of Adam on a CPU."""
     if jax.default_backend() != "cpu":
         return None
     return {"xla_cpu_copy_insertion_use_region_analysis": True}

@@ -1,9 +1,9 @@
-"""A learning-rate range test: which rates a network can be trained with.
+"""A learning-rate range test: finds rates that can train a network.
 
-The rate rises from step to step by a constant factor while the network trains,
-until the loss explodes (Smith, "Cyclical Learning Rates for Training Neural
-Networks", arXiv:1506.01186, Section 3.3). The rate of the steepest fall of the
-smoothed loss is suggested, as fastai's `steep` does.
+The network trains while the rate rises by a constant factor per step, until the
+loss explodes (Smith, "Cyclical Learning Rates for Training Neural Networks",
+arXiv:1506.01186, Section 3.3). It suggests the rate where the smoothed loss
+falls most steeply, as fastai's `steep` does.
 """
 
 import dataclasses
@@ -18,18 +18,18 @@ LOWEST, HIGHEST = 1e-6, 1.0
 STEPS = 100
 SMOOTHING = 0.9  # Momentum of the averaged loss.
 EXPLODED = 4.0  # Times the lowest loss.
-FEWEST = 10  # Steps of a curve that says something.
+FEWEST = 10  # Steps that a useful curve needs.
 
 
 @dataclasses.dataclass(frozen=True)
 class RateCurve:
-    """What a range test has seen.
+    """The result of a range test.
 
     Attributes:
         rates: float64 `[steps]`, rising.
         losses: The smoothed training loss of each step, float64 `[steps]`.
-        suggestion: The rate of the steepest fall, or None where the loss did
-            not fall.
+        suggestion: The rate of the steepest fall, or None if the loss did not
+            fall.
     """
 
     rates: np.ndarray
@@ -42,8 +42,8 @@ def find_rate(config, dataset, steps=STEPS, lowest=LOWEST, highest=HIGHEST):
 
     Args:
         config: `RunConfig`; its recipe's schedule is not used.
-        dataset: Data set of any kind. Training images alone are read.
-        steps: Steps at most, at least 10.
+        dataset: Data set of any kind. Only training images are read.
+        steps: Most steps to take, at least 10.
         lowest, highest: Rates of the first and the last step, > 0.
 
     Returns:

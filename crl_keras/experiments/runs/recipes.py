@@ -1,6 +1,6 @@
-"""How networks are trained, as data: rates, schedules, augmentation, scaling.
+"""Training recipes as data: rates, schedules, augmentation, scaling.
 
-Imports no backend: reports are made from recipes on machines that have none.
+Imports no backend: reports need recipes on machines without a backend.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ SCALINGS = ("unit", "standardise", "backbone")
 SCHEDULES = ("steps", "cosine")
 KEPT = ("last", "best")
 BALANCES = ("none", "balanced")
-# Fields that older versions did not have, with the value of what they did: a
-# run that has it is the run it was.
+# Fields that older versions did not have, with the value that does what these
+# did: a run with this value keeps its id.
 ADDED = {
     "schedule": "steps",
     "warmup_epochs": 0.0,
@@ -102,7 +102,7 @@ def _boolean(field, value):
 
 
 def _part_rates(entries):
-    """Entries `(pattern, factor, epochs)`; raises ValueError for others."""
+    """Checks entries `(pattern, factor, epochs)`; may raise ValueError."""
     found = []
     for entry in entries:
         fits = not isinstance(entry, str) and len(entry) == 3
@@ -132,7 +132,7 @@ def _patterns(names):
 
 
 def parse_part_rate(text):
-    """An entry of `part_rates` in words: "NAME=FACTOR" or "NAME=FACTOR@EPOCHS".
+    """Parses an entry of `part_rates`, "NAME=FACTOR" or "NAME=FACTOR@EPOCHS".
 
     >>> parse_part_rate("conv5_*=0.1"), parse_part_rate("*=0@25")
     (('conv5_*', 0.1, 0.0), ('*', 0.0, 25.0))
@@ -150,95 +150,96 @@ def parse_part_rate(text):
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Everything about a training but data, network, loss and seed.
+    """All settings of a training except data, network, loss and seed.
 
     Args:
         name: Name of the recipe.
         epochs: Passes over the training split, integer >= 1.
-        batch_size: Images a step, over all devices; integer >= 1.
+        batch_size: Images per step, over all devices; integer >= 1.
         learning_rate: Rate of the first step, finite and > 0.
         optimizer: "sgd", "adam" or "rmsprop". Defaults to `"sgd"`.
         milestones: Where the rate is divided by 10: rising fractions of the
             training, in (0, 1). Defaults to `()`, a constant rate.
-        decay: Number >= 0: step `i`, from 0, is made with
-            `learning_rate / (1 + decay * i)`, as Keras 2 had it. Not together
-            with `milestones`. Defaults to `0.0`.
-        momentum: Of SGD, in [0, 1). Defaults to `0.0`.
-        nesterov: Whether it is Nesterov's. Defaults to `False`.
-        weight_decay: Of SGD, >= 0, coupled with the momentum as in PyTorch and
-            applied to all trainable variables. Defaults to `0.0`.
-        accumulate: Integer >= 1 that divides the batch size: gradients of so
-            many parts of a batch are averaged before a step, so that a batch
-            fits a small device. Batch normalisation sees the parts. Defaults
-            to `1`.
+        decay: Number >= 0: step `i`, from 0, has the rate
+            `learning_rate / (1 + decay * i)`, as in Keras 2. Not together with
+            `milestones`. Defaults to `0.0`.
+        momentum: Momentum of SGD, in [0, 1). Defaults to `0.0`.
+        nesterov: Whether to use Nesterov momentum. Defaults to `False`.
+        weight_decay: Weight decay of SGD, >= 0, coupled with the momentum as
+            in PyTorch, for all trainable variables. Defaults to `0.0`.
+        accumulate: Integer >= 1 that divides the batch size: the gradients of
+            this many parts of a batch are averaged before a step, so that a
+            batch fits a small device. Batch normalisation sees the parts.
+            Defaults to `1`.
         augmentation: "none", "flip" (half of the images mirrored), "crop_flip"
-            (padded by 4 black pixels, cropped at
-            random, half of the images mirrored) or "shift_flip" (shifted by up
-            to a tenth, border repeated, half of the images mirrored). Mirrored
-            digits are wrong digits. Defaults to `"none"`.
-        randaugment: Number of operations of Keras's RandAugment, drawn for
-            each batch, of a strength drawn for each image, integer
-            >= 0. Defaults to `0`.
+            (padded by 4 black pixels, cropped at random, half of the images
+            mirrored) or "shift_flip" (shifted by up to a tenth, border
+            repeated, half of the images mirrored). Mirrored digits are wrong
+            digits. Defaults to `"none"`.
+        randaugment: Number of operations of Keras's RandAugment, integer >= 0.
+            The operations are drawn for each batch, their strength for each
+            image. Defaults to `0`.
         mixup: Parameter of MixUp's beta distribution, in [0, 1]; 0 for none.
             Defaults to `0.0`.
-        cutmix: The same of CutMix. With both, a batch gets the one or the
-            other. Defaults to `0.0`.
-        label_smoothing: In [0, 1). Labels are soft then, as they are with
-            MixUp or CutMix. Defaults to `0.0`.
-        image_size: Pixels a side of what is cropped out of images that lie in
-            files or are streamed, or None for images of one size, which keep
-            it. Defaults to `None`.
+        cutmix: The same for CutMix. With both, each batch gets one of them.
+            Defaults to `0.0`.
+        label_smoothing: In [0, 1). It makes labels soft, as do MixUp and
+            CutMix. Defaults to `0.0`.
+        image_size: Pixels per side of the crops from images in files or
+            streams. None is for images of one size, which keep it. Defaults to
+            `None`.
         crop: "random", "random_resized" or "centre", see `Crop`. Defaults to
             `"random"`.
         resize_ratio: Number >= 1, see `Crop`. Defaults to 256/224.
         keep_aspect: See `Crop`. Defaults to `True`.
-        head_rate: Number > 0: the learning rate of the last layer is so many
-            times that of the backbone. Defaults to `1.0`.
-        head_epochs: Number >= 0 of first epochs in which the last layer alone
-            learns. Batch statistics go on. Defaults to `0`.
-        freeze_backbone: Whether the last layer alone is trained, and batch
-            statistics stay. Defaults to `False`.
+        head_rate: Number > 0: learning rate of the last layer, as a multiple
+            of the backbone's. Defaults to `1.0`.
+        head_epochs: Number >= 0 of first epochs in which only the last layer
+            learns. Batch statistics still change. Defaults to `0`.
+        freeze_backbone: Whether only the last layer is trained; batch
+            statistics do not change then. Defaults to `False`.
         schedule: "steps", which `milestones` or `decay` describe, or "cosine":
             the rate falls to 0 as half a cosine. Defaults to `"steps"`.
         warmup_epochs: Number >= 0 of first epochs, may be a fraction, in which
             the rate rises from 0 in equal steps. Defaults to `0.0`.
-        ema: In [0, 1): the network that is tested and kept has the moving
-            average of the weights with this momentum; 0 for the weights
-            themselves. Defaults to `0.0`.
-        early_stopping: Epochs without a lower validation error after which
-            training ends, integer >= 0; 0 for never. Defaults to `0`.
-        keep: "last" epoch's weights, or those of the "best" epoch: of the
-            lowest validation error, at a tie of the lowest validation loss,
-            never judged on the test. Defaults to `"last"`.
-        batch_norm: How batch normalisation gets the statistics that it tests
-            with: "moving" averages as Keras keeps them; "recompute" exactly
-            from training images before every test; "momentum" moving averages
-            that reach back over a tenth of the training; "freeze" those that
-            the weights came with, in training too. Defaults to `"moving"`.
+        ema: Momentum in [0, 1) of a moving average of the weights, which is
+            tested and kept; 0 for the weights themselves. Defaults to `0.0`.
+        early_stopping: Training ends after this many epochs without a lower
+            validation error; integer >= 0, 0 for never. Defaults to `0`.
+        keep: "last" keeps the weights of the last epoch, "best" those of the
+            epoch with the lowest validation error (at a tie, the lowest
+            validation loss). The test has no influence. Defaults to `"last"`.
+        batch_norm: How batch normalisation gets its statistics for a test:
+            "moving" averages as Keras keeps them; "recompute" computes them
+            exactly from training images before every test; "momentum" uses
+            moving averages that reach back over a tenth of the training;
+            "freeze" keeps the statistics of the loaded weights, in training
+            too. Defaults to `"moving"`.
         class_weights: "balanced" weights the loss of each class by the inverse
             of its number of training images; the mean weight of a sample is 1.
             Defaults to `"none"`.
-        sampling: "balanced" draws images of each class equally often, those of
-            small classes several times an epoch. Defaults to `"none"`.
-        part_rates: Learning rates of parts of the network, which may change
-            on the way: entries `(pattern, factor, epochs)`. The first of which
-            a layer's name fits the pattern, as file names do, and whose first
-            `epochs` are not over, gives the factor of the rate; 0 leaves the
-            part as it is. Epochs between 0 and 1 are a share of the training,
-            0 is all of it. `(("logits", 10, 0), ("*", 0,
-            5))` trains the last layer alone for 5 epochs. Defaults to `()`.
-        no_decay: Patterns of names of layers without weight decay. Defaults
-            to `()`.
+        sampling: "balanced" draws images of each class equally often, so
+            images of small classes come several times per epoch. Defaults to
+            `"none"`.
+        part_rates: Learning rates of parts of the network: entries
+            `(pattern, factor, epochs)`. For each layer, the first entry counts
+            whose pattern matches the layer's name, as for file names, and
+            whose first `epochs` are not over. Its factor multiplies the rate;
+            0 keeps the part as it is. Epochs between 0 and 1 are a share of
+            the training, 0 is all of it. `(("logits", 10, 0), ("*", 0, 5))`
+            trains only the last layer for 5 epochs. Defaults to `()`.
+        no_decay: Name patterns of layers without weight decay. Defaults to
+            `()`.
         scaling: "unit" (divided by 255), "standardise" (each channel to mean
             0 and standard deviation 1) or "backbone" (what the weights of a
             backbone were trained with). Defaults to `"standardise"`.
         mean: Mean of each channel for "standardise", in units of 1 (pixels
-            divided by 255), or None for that of the training split.
+            divided by 255), or None for the mean of the training split.
         std: Standard deviation of each channel, likewise; > 0.
         source: Where the numbers come from, one line.
 
     Raises:
-        ValueError: A value is out of its range, or two do not fit each other.
+        ValueError: A value is out of its range, or two values conflict.
 
     Example:
 
@@ -301,7 +302,7 @@ class Recipe:
             self._set(field, _integer(field, getattr(self, field), least=0))
         if self.image_size is not None:
             self._set("image_size", _integer("image_size", self.image_size))
-        # Equal recipes get equal run ids: 1 and 1.0, lists and tuples.
+        # 1 and 1.0, or a list and a tuple, must give the same run id.
         for field in NUMBERS:
             self._set(field, _number(field, getattr(self, field)))
         for field in ("milestones", "mean", "std"):
@@ -368,7 +369,7 @@ class Recipe:
 
     @property
     def needs_validation(self):
-        """Whether an epoch is chosen by images that are not trained on."""
+        """Whether an epoch is chosen by held-out images."""
         return bool(self.early_stopping) or self.keep == "best"
 
     @property
@@ -379,7 +380,7 @@ class Recipe:
     def _check_optimizer(self):
         if self.freeze_backbone and self.head_epochs:
             raise ValueError(
-                "`freeze_backbone` trains the last layer alone in all epochs, "
+                "`freeze_backbone` trains only the last layer in all epochs, "
                 "`head_epochs` in the first ones: choose one. "
                 f"Received: head_epochs={self.head_epochs}"
             )
@@ -404,7 +405,7 @@ class Recipe:
             )
 
 
-# Of the DCL code: CRL's paper follows its setup, with any method.
+# From the DCL code: CRL's paper follows its setup, with any method.
 _FINE_GRAINED = Recipe(
     "fine_grained",
     epochs=180,
@@ -620,7 +621,7 @@ RECIPES = {
 
 
 def get_recipe(name, **overrides):
-    """Looks a recipe up, and changes some of its values.
+    """Returns a recipe, with some of its values changed.
 
     Args:
         name: A key of `RECIPES`.
@@ -630,7 +631,7 @@ def get_recipe(name, **overrides):
             these are given too.
 
     Returns:
-        `Recipe`. Its `source` is that of the recipe it is made from.
+        `Recipe`. It keeps the `source` of the recipe that it is made from.
 
     Raises:
         ValueError: No such recipe or field, or a value out of its range.
@@ -661,19 +662,20 @@ def get_recipe(name, **overrides):
 
 
 def default_recipe(dataset, network="", weights="imagenet"):
-    """The name of the recipe for a data set when none is chosen.
+    """Returns the name of the default recipe for a data set.
 
     Args:
         dataset: Name of a data set, as `load_dataset` takes it.
-        network: Name of the network; a backbone, with a slash in its name,
+        network: Name of the network. A slash in it marks a backbone, which
             takes images of another size and scale.
-        weights: Of a backbone; "none" for random ones.
+        weights: Weights of a backbone; "none" for random ones.
 
     Returns:
-        A key of `RECIPES`: that of the method of the network, if it has one
-        and weights; "digits", "mnist" and "adience" for these,
-        "fine_grained" for "cub" and "cars", for what else a backbone is
-        trained on "finetune", or "scratch" from random weights, and "short".
+        A key of `RECIPES`: the recipe of the network's method, if it has a
+        method and weights; "digits", "mnist" and "adience" for these data
+        sets; "fine_grained" for "cub" and "cars". For other data sets it is
+        "finetune" for a backbone with weights, "scratch" for a backbone with
+        random weights, and "short" for other networks.
 
     Example:
 
@@ -697,12 +699,12 @@ def default_recipe(dataset, network="", weights="imagenet"):
 def make_optimizer(recipe, steps_per_epoch, head_layers=("logits",)):
     """Makes the Keras optimizer of a recipe, with its schedule.
 
-    SGD is `crl_keras.optimizers.CoupledSGD`. RMSprop is that of Keras 2,
-    whose epsilon of 1e-7 stood outside of the square root.
+    SGD is `crl_keras.optimizers.CoupledSGD`. RMSprop works as in Keras 2, with
+    its epsilon of 1e-7 outside the square root.
 
     Args:
         recipe: `Recipe`.
-        steps_per_epoch: Integer >= 1; parts of accumulated batches count.
+        steps_per_epoch: Integer >= 1; counts the parts of accumulated batches.
         head_layers: Names of the layers that learn at the recipe's
             `head_rate`.
 
@@ -786,9 +788,9 @@ def _schedule(recipe, steps_per_epoch):
     if not recipe.milestones:
         return recipe.learning_rate
     steps = recipe.epochs * steps_per_epoch
-    # Steps count from 0, and Keras keeps the old rate up to its boundary
-    # inclusive: the last step of the first half is the boundary. Rounding
-    # keeps 0.14 * 50, a little above 7, from becoming 8.
+    # Steps count from 0, and Keras keeps the old rate up to and including its
+    # boundary: the last step of the first half is the boundary. Without
+    # rounding, 0.14 * 50, a little above 7, would become 8.
     boundaries = [
         math.ceil(round(milestone * steps, 6)) - 1
         for milestone in recipe.milestones
@@ -802,9 +804,8 @@ def _schedule(recipe, steps_per_epoch):
 def augmentation_layers(recipe, seed):
     """Makes the augmentation of a recipe: Keras layers for uint8 images.
 
-    They act in training alone, before the scaling. One seed gives one stream
-    of random numbers, whatever the loss; each layer has its own, and so have
-    other seeds.
+    They act only in training, before the scaling. The random numbers depend
+    on the seed and the layer, but not on the loss.
 
     Args:
         recipe: `Recipe`.
@@ -839,8 +840,9 @@ def augmentation_layers(recipe, seed):
             dtype="float32",
             name="random_translation",
         )
-        # Keras says that it does not compile, which holds for XLA on
-        # TensorFlow; on JAX it does, and would leave all the rest uncompiled.
+        # Keras says that it does not compile. That is true for XLA on
+        # TensorFlow, but not on JAX, where the whole model would then stay
+        # uncompiled.
         shift.supports_jit = keras.backend.backend() == "jax"
         layers.append(shift)
     if recipe.augmentation != "none":
@@ -868,9 +870,9 @@ def augmentation_layers(recipe, seed):
 
 
 def layer_seed(seed, layer):
-    """A seed of 30 bits, far from those of other seeds and layers.
+    """Returns a seed of 30 bits, far from other seeds and layers.
 
-    Keras on PyTorch seeds its generator with seed + number of the draw: with
+    Keras on PyTorch seeds its generator with seed + number of the draw. With
     seeds 0 and 1, two layers or two runs would draw the same numbers, one draw
     apart.
     """
@@ -884,17 +886,17 @@ def scaling_layer(recipe, mean=None, std=None):
     Args:
         recipe: `Recipe`.
         mean: Mean of each channel over the training split, in units of 1
-            (pixels divided by 255). Needed for "standardise" without a mean of
-            its own, else not used.
-        std: Standard deviation, likewise. A channel with 0, which is constant,
-            is only shifted.
+            (pixels divided by 255). Needed for "standardise" if the recipe has
+            no mean, otherwise not used.
+        std: Standard deviation, likewise. A constant channel, with 0, is only
+            shifted.
 
     Returns:
         `keras.layers.Layer`, float32 under any dtype policy.
 
     Raises:
         ValueError: `mean` or `std` is needed and missing, or they differ in
-            length. The layer raises it for images of other channels.
+            length. The layer raises it for another number of channels.
 
     Example:
 
@@ -922,6 +924,6 @@ def scaling_layer(recipe, mean=None, std=None):
         dtype="float32",
         name="scaling",
     )
-    # Grey images and statistics of colours: say so, before a broadcast fails.
+    # A clear error if grey images meet statistics of colours.
     layer.input_spec = keras.layers.InputSpec(axes={-1: len(mean)})
     return layer

@@ -1,23 +1,24 @@
-"""Runs on disk: written so that a kill at any moment loses and halves nothing.
+"""Reads and writes runs on disk; a kill at any moment breaks no file.
 
 An experiment is a folder:
 
     RUNS/
       data/<fingerprint>.npz     test set: labels, names of images and
                                  classes, thumbnails
-      together.json              which runs `--together auto` takes at a time
+      together.json              what `--together auto` has measured and chosen
       <run id>/config.json       written first
-      <run id>/history.csv       a row an epoch
-      <run id>/state.npz         what a killed run resumes from; gone when done
-      <run id>/best.npz          weights of the best epoch; gone when done
+      <run id>/history.csv       one row per epoch
+      <run id>/state.npz         state to resume from; deleted when done
+      <run id>/best.npz          weights of the best epoch; deleted when done
       <run id>/logits.npz        `test` (N, C) and, if any, `held_out` and
                                  `held_out_labels`
-      <run id>/predictions.csv   what the run says of each test image
-      <run id>/model.keras       the model and what it takes, model.json, and
-                                 gradcam.npz, if it was to be kept
+      <run id>/predictions.csv   the prediction for each test image
+      <run id>/model.keras       with --save-model: the model; model.json
+                                 describes its inputs, gradcam.npz has heat maps
       <run id>/result.json       written last: its existence means "done"
 
-Every file is written beside its place and renamed into it. Imports no backend.
+Every file is written under a temporary name and then renamed. Imports no
+backend.
 """
 
 import contextlib
@@ -38,12 +39,12 @@ from crl_keras.experiments.measures import scores
 from crl_keras.experiments.runs.config import RunConfig
 
 MEGABYTE = 2**20
-TOP_CLASSES = 5  # Of predictions.csv.
+TOP_CLASSES = 5  # Classes per image in predictions.csv.
 
 
 @contextlib.contextmanager
 def replacing(path):
-    """Yields a temporary path that becomes `path` when the block ends well."""
+    """Yields a temporary path; renames it to `path` if the block succeeds."""
     name = f".{path.name}.{uuid.uuid4().hex}{path.suffix}"
     temporary = path.with_name(name)
     try:
@@ -65,7 +66,7 @@ def write_arrays(path, **arrays):
 
 
 def _read_arrays(path):
-    # Opened here: of half a file NumPy would leave it open.
+    # Opened here, as NumPy would not close a file that is incomplete.
     with open(path, "rb") as file, np.load(file) as arrays:
         return dict(arrays)
 
@@ -91,10 +92,12 @@ class Record:
         return _read_arrays(self.path / "logits.npz")
 
     def data(self):
-        """Dict of arrays on the test set: `labels` (N,), `class_names` (C,),
-        `names` (N,), the last two parts of the path of each image file, or
-        its position, and `thumbnails` (M, h, w, c), uint8, of its first
-        M <= N images."""
+        """Dict of arrays on the test set.
+
+        `labels` (N,), `class_names` (C,), `names` (N,): the last two parts of
+        each image file's path, or its position; `thumbnails` (M, h, w, c):
+        the first M <= N images, uint8.
+        """
         fingerprint = self.result["dataset"]["fingerprint"]
         found = _read_arrays(_data_path(self.path.parent, fingerprint))
         # Older versions did not write them.
@@ -102,15 +105,14 @@ class Record:
         return found
 
     def gradcam(self):
-        """Dict of arrays of `gradcam.write_gradcam`, or None."""
+        """Dict of arrays that `gradcam.write_gradcam` wrote, or None."""
         try:
             return _read_arrays(self.path / "gradcam.npz")
         except FileNotFoundError:
             return None
 
     def method_pictures(self):
-        """Dict of arrays of `method_pictures.write_method_pictures`, or
-        None."""
+        """Dict of arrays that `write_method_pictures` wrote, or None."""
         try:
             return _read_arrays(self.path / "method.npz")
         except FileNotFoundError:
@@ -119,17 +121,17 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class KeptRecord(Record):
-    """A `Record` that needs its folder no more, or never had one.
+    """A `Record` in memory, which does not read its folder.
 
     Args:
-        arrays: Dicts that `logits` and `data` return, or None for none.
+        arrays: The dicts that `logits` and `data` return, or None.
     """
 
     arrays: tuple | None = dataclasses.field(default=None, compare=False)
 
     @classmethod
     def of(cls, record):
-        """Reads all of a record."""
+        """Reads a record into memory."""
         done = record.result["status"] == "done"
         return cls(
             record.config,
@@ -158,15 +160,15 @@ class KeptRecord(Record):
 
 
 def read_records(folder):
-    """All finished runs of an experiment, sorted by their configuration.
+    """Reads all finished runs of an experiment, sorted by configuration.
 
-    Raises FileNotFoundError if there is no such folder, ValueError if a file
-    in it is not what this module writes.
+    Raises FileNotFoundError if there is no such folder, ValueError if a run in
+    it cannot be read.
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"There is no folder of runs at {folder}: give the one that was "
+            f"There is no folder of runs at {folder}: give the folder that was "
             "the --output of examples/compare_losses.py"
         )
     records = []
@@ -181,8 +183,8 @@ def read_records(folder):
             )
         except (ValueError, TypeError, KeyError, OSError) as error:
             raise ValueError(
-                f"{path.parent} is not a run this version can read: {error}. "
-                "Copy it whole, or delete that folder"
+                f"This version cannot read the run {path.parent}: {error}. "
+                "Copy the whole folder again, or delete it"
             ) from error
         records.append(record)
     records.sort(key=lambda r: (r.config.group, r.config.loss, r.config.seed))
@@ -199,7 +201,7 @@ def read_history(path):
 
 
 class RunFolder:
-    """The folder of one run while it is being made."""
+    """The folder of one run while it is trained."""
 
     def __init__(self, experiment, config):
         self.config = config
@@ -211,12 +213,12 @@ class RunFolder:
 
     @property
     def begun(self):
-        """Whether there is a state to go on from."""
+        """Whether there is a state to resume from."""
         return (self.path / "state.npz").exists()
 
     @contextlib.contextmanager
     def locked(self):
-        """Yields True, or False if another process has the run in hand.
+        """Yields True, or False if another process works on the run.
 
         The operating system frees the lock of a killed process.
         """
@@ -234,14 +236,14 @@ class RunFolder:
             lock.release()
 
     def begin(self):
-        """Writes config.json, or checks the one that is there."""
+        """Writes config.json, after checking an existing one."""
         self.path.mkdir(parents=True, exist_ok=True)
         values = self.config.to_dict()
         path = self.path / "config.json"
         if path.exists() and not self._is_of(json.loads(path.read_text())):
             raise ValueError(
                 f"{path} is not the configuration its folder is named after: "
-                "it was changed by hand, or by another version. Use another "
+                "it was changed by hand or by another version. Use another "
                 "--output, or delete that folder"
             )
         write_json(path, values)
@@ -255,7 +257,7 @@ class RunFolder:
             return False
 
     def save_state(self, variables, history, fingerprint):
-        """Keeps what a resumed run needs, in one file: all of it or none."""
+        """Saves all that a resumed run needs, in one file."""
         write_arrays(
             self.path / "state.npz",
             history=np.array(json.dumps(history)),
@@ -265,7 +267,7 @@ class RunFolder:
         self._write_history(history)
 
     def save_best(self, epoch, variables):
-        """Keeps the weights of the best epoch so far."""
+        """Saves the weights of the best epoch so far."""
         write_arrays(
             self.path / "best.npz",
             epoch=np.array(epoch),
@@ -278,7 +280,7 @@ class RunFolder:
         return int(arrays["epoch"]), _in_order(arrays)
 
     def load_state(self):
-        """Returns `(variables, history)`, or None for a run not begun."""
+        """Returns `(variables, history)`, or None if there is no state."""
         path = self.path / "state.npz"
         if not path.exists():
             return None
@@ -287,7 +289,7 @@ class RunFolder:
             return _in_order(dict(arrays)), history
 
     def check_data(self, dataset):
-        """Raises ValueError if a run was begun on other data."""
+        """Raises ValueError if a run began on other data."""
         path = self.path / "state.npz"
         if not path.exists():
             return
@@ -296,7 +298,7 @@ class RunFolder:
             found = str(arrays.get("fingerprint", "not known"))
         if found != dataset.fingerprint:
             raise ValueError(
-                f"The run in {self.path} was begun on other data of the name "
+                f"The run in {self.path} began on other data with the name "
                 f"{dataset.name} (fingerprint {found}, now "
                 f"{dataset.fingerprint}): use another --output, or delete that "
                 "folder"
@@ -330,16 +332,16 @@ def _in_order(arrays):
 
 
 def has_data(experiment, fingerprint):
-    """Whether `write_data` has kept that test set."""
+    """Whether `write_data` has saved this test set."""
     return _data_path(experiment, fingerprint).exists()
 
 
 def write_data(
     experiment, fingerprint, labels, class_names, thumbnails, names=None
 ):
-    """Keeps what the report shows of a test set, once per experiment.
+    """Saves the test set's data for the report, once per experiment.
 
-    `names` are those of the images; None stands for their positions.
+    `names` are the names of the images; None means their positions.
     """
     path = _data_path(experiment, fingerprint)
     if path.exists():
@@ -356,14 +358,14 @@ def write_data(
 
 
 def write_predictions(path, names, labels, class_names, logits):
-    """Writes what a run says of each test image as a table, predictions.csv.
+    """Writes the prediction for each test image as a table, predictions.csv.
 
-    Its columns are `file`, `label` and `predicted`, `class_1`, `probability_1`
-    and so on, the most likely first, and `loss`, the cross-entropy of the true
-    class in nats, `-log p_y`. A spreadsheet sorts by it.
+    Its columns are `file`, `label`, `predicted`; `class_1`, `probability_1`
+    and so on, the most likely first; and `loss`, the cross-entropy of the true
+    class in nats, `-log p_y`. A spreadsheet can sort by `loss`.
 
     Args:
-        path: where to.
+        path: where to write.
         names: N names of images.
         labels: integers, shape `[N]`.
         class_names: C names of classes.
@@ -386,7 +388,7 @@ def write_predictions(path, names, labels, class_names, logits):
 
 
 def top_columns(count):
-    """["class_1", "probability_1", ...], of tables of predictions."""
+    """Column names of predictions, ["class_1", "probability_1", ...]."""
     return [
         f"{name}_{k}"
         for k in range(1, count + 1)
@@ -408,9 +410,9 @@ def _data_path(experiment, fingerprint):
 
 
 def check_output(experiment, megabytes):
-    """Raises OSError unless `experiment` can hold that much; before training.
+    """Raises OSError if `experiment` cannot hold so many megabytes.
 
-    A run that has been trained and cannot be written would be lost.
+    It is called before training: a run that cannot be written would be lost.
     """
     experiment = pathlib.Path(experiment)
     try:

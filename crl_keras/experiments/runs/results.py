@@ -1,4 +1,4 @@
-"""What a run leaves: result.json but for its scores, and what it was asked."""
+"""Makes result.json without its scores, and saves the test set."""
 
 import datetime
 import functools
@@ -21,19 +21,19 @@ READ_BY = {
 
 def best_epoch(rows, samples):
     best = max(rows, key=lambda row: row["test_accuracy"])
-    # Keras gives a float32: as a count it is exact, as the last error is.
+    # Keras gives a float32. As a count it is exact, like the last error.
     wrong = round((1 - best["test_accuracy"]) * samples)
     return dict(epoch=best["epoch"], test_error=wrong / samples)
 
 
 def keep_test(folder, feed, logits):
-    """Writes what the test set is and what a run says of it.
+    """Writes the test set, and a run's predictions for it.
 
     Args:
         folder: `RunFolder`.
         feed: `Feed`.
         logits: dict with the logits of `"test"`; empty for a run that
-            diverged, which says nothing.
+            diverged.
     """
     experiment, dataset = folder.path.parent, feed.dataset
     names, labels = feed.names("test"), feed.labels("test")
@@ -91,7 +91,7 @@ def make_result(
 
 
 def versions(config):
-    """Versions of what makes the numbers of a run, by name."""
+    """Versions of the packages that a run's numbers depend on, by name."""
     found = {"python": platform.python_version()}
     backend = config.backend
     names = ["crl-keras", "keras", backend, f"{backend}-cpu", "numpy"]

@@ -1,4 +1,4 @@
-"""How a trained model is saved: compiled, and with what it takes and gives."""
+"""Saves a trained model, compiled, with its inputs and outputs described."""
 
 from crl_keras.experiments.runs.records import replacing
 from crl_keras.experiments.runs.records import write_json
@@ -21,7 +21,7 @@ def save_model(folder, config, feed, model, deployed, exif=True):
     """
     optimizer = model.optimizer
     if hasattr(model, "unaugmented"):
-        # A method's heads are not all part of what is kept: a new one.
+        # The saved model lacks some heads: it needs a new optimizer.
         optimizer = type(optimizer).from_config(optimizer.get_config())
         optimizer.build(deployed.trainable_variables)
     deployed.compile(optimizer, model.loss, metrics=["accuracy"])
@@ -31,23 +31,23 @@ def save_model(folder, config, feed, model, deployed, exif=True):
 
 
 def model_info(config, feed, exif=True):
-    """What model.json says: what the model takes, gives and was made from."""
+    """Returns model.json: the inputs, outputs and origin of the model."""
     crop = feed.crop
     channels = feed.input_shape[2]
     return dict(
         classes=list(feed.dataset.class_names),
         input_shape=list(feed.input_shape),
-        # Pixels as files have them: their scaling is part of the model.
+        # Pixels as in image files: the model scales them.
         input_dtype="uint8",
         input_range=[0, 255],
         input_channels={1: "grey", 3: "RGB"}.get(channels, f"{channels}"),
         output="logits",
         labels="one-hot" if config.recipe.soft_labels else "integers",
-        # Images that were not cropped are only brought to the size.
+        # Images that were not cropped are only resized.
         resize_ratio=1.0 if crop is None else crop.resize_ratio,
         keep_aspect=False if crop is None else crop.keep_aspect,
         crop_to_box=config.crop_to_box,
-        # What TensorFlow Datasets streams is read as it is stored.
+        # Images from TensorFlow Datasets are read as stored, not turned.
         exif=exif and feed.dataset.kind != "tfds",
         dataset=feed.dataset.name,
         network=config.network,

@@ -1,4 +1,4 @@
-"""How fast a network trains on this device, on random images."""
+"""Measures how fast a network trains on this device, on random images."""
 
 import time
 
@@ -15,21 +15,21 @@ from crl_keras.experiments.runs.recipes import get_recipe
 def training_speed(
     network, image_size, batch_size=256, steps=20, precision="float32"
 ):
-    """Measures how many images a second a network trains on, with CRL.
+    """Measures the images per second that a network trains on, with CRL.
 
     Compilation and the first steps are not counted.
 
     Args:
         network: A key of `crl_keras.networks.NETWORKS`, or "LIBRARY/NAME" of
-            a backbone, as `build_backbone` takes it; of random weights.
-        image_size: Side of the images, pixels: the network's own, or any for
-            a backbone.
-        batch_size: Images a step.
-        steps: Steps timed, at least 1.
+            a backbone, as `build_backbone` takes it; with random weights.
+        image_size: Side of the images in pixels: the size that the network
+            takes, or any size for a backbone.
+        batch_size: Images per step.
+        steps: Steps to time, at least 1.
         precision: Keras dtype policy.
 
     Returns:
-        Images a second, a float.
+        Images per second, a float.
 
     Raises:
         ImportError: The library of the backbone is not installed.
@@ -54,7 +54,7 @@ def training_speed(
             model.train_on_batch(split.images, split.labels)
         started = time.perf_counter()
         for _ in range(steps):
-            # It returns numbers, and so waits for the device.
+            # It returns numbers, so it waits for the device.
             model.train_on_batch(split.images, split.labels)
         seconds = time.perf_counter() - started
     finally:

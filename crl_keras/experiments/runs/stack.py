@@ -1,7 +1,7 @@
-"""Runs that go on together, epoch by epoch, and what is recorded of each.
+"""Trains runs together, epoch by epoch, and records each of them.
 
-What a run is, where it resumes from and what is recorded of it is that of
-`training`; the step of all runs is that of `programs`.
+Runs are built, resumed and recorded as in `training`; `programs` makes the step
+of all runs.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from crl_keras.experiments.runs.programs import train_lanes
 from crl_keras.experiments.runs.recipes import rate_schedule
 from crl_keras.experiments.runs.records import RunFolder
 
-# The states of all runs are written after an epoch, not more often than this.
+# States are saved after an epoch, but at most once in this many seconds.
 SAVE_SECONDS = 30
 
 
@@ -38,7 +38,7 @@ class Run:
     Args:
         config: `RunConfig`.
         folder: Its `RunFolder`.
-        values: Values of `state_variables` that it goes on with.
+        values: Values of `state_variables` that it starts or resumes with.
         rows: Rows of the epochs so far.
         rate: Learning rate that its optimizer started with.
         failure: Where it diverged, or None.
@@ -53,11 +53,11 @@ class Run:
 
 
 def loaded(runs, dataset):
-    """The `Run`s, in the order of their epochs and losses."""
+    """Loads the `Run`s, sorted by their epochs and losses."""
     loaded = []
     runs = sorted(runs, key=lambda run: run[0].seed)
     for _, group in itertools.groupby(runs, lambda run: run[0].seed):
-        model = None  # All runs of a seed begin alike.
+        model = None  # All runs of a seed start alike.
         for config, folder in group:
             folder.begin()
             if model is None:
@@ -76,13 +76,13 @@ def loaded(runs, dataset):
 
 def _first_rate(config, dataset):
     rate = config.recipe.learning_rate
-    if dataset.kind == "own":  # A user's function may do as it likes with it.
+    if dataset.kind == "own":  # A user's function may change the rate.
         return dataset.make_optimizer(rate).learning_rate
     return rate
 
 
 class Stack:
-    """Runs at the same epoch that go on together, in lanes side by side."""
+    """Runs at the same epoch that are trained together, in parallel lanes."""
 
     def __init__(self, runs, dataset, options, choice, on_run):
         self.options = options
@@ -124,7 +124,7 @@ class Stack:
         self.logits, losses, accuracies = self._of_all(
             lambda lane: lane.programs.test(lane.state)
         )
-        # Of the time that all take together, each is given its share.
+        # Each run gets an equal share of the time of all.
         seconds = (trained - started) / len(alive)
         test_seconds = (time.perf_counter() - trained) / len(alive)
         for i in alive:
@@ -157,7 +157,7 @@ class Stack:
         )
 
     def _trained(self, epoch, alive):
-        """What `Lane.end` found, and the images that each run saw."""
+        """Trains an epoch; returns `Lane.end` and the images per run."""
         is_alive = np.isin(np.arange(len(self.runs)), alive)
         cuts = np.cumsum([lane.runs for lane in self.lanes])[:-1]
         parts = np.split(is_alive, cuts)
@@ -169,7 +169,7 @@ class Stack:
         return found, self.lanes[0].images
 
     def _of_all(self, function):
-        """The arrays that `function` returns of each lane, joined."""
+        """Joins the arrays that `function` returns for each lane."""
         found = [function(lane) for lane in self.lanes]
         return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
@@ -199,7 +199,7 @@ class Stack:
             run.folder.save_state(values[i], run.rows, fingerprint)
 
     def finish(self):
-        """Writes what came of the runs that have not diverged."""
+        """Writes the results of the runs that have not diverged."""
         alive = self.alive()
         if not alive:
             return
@@ -235,7 +235,7 @@ class Stack:
 
 
 def _built(config, feed, values):
-    """A run's own model, with its loss and its optimizer, to be kept."""
+    """Builds a run's own model, with its loss and optimizer, to be kept."""
     built = training.Built(*build_model(config, feed))
     variables = state_variables(built.model)
     for variable, value in zip(variables, values, strict=True):

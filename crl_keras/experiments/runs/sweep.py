@@ -1,8 +1,8 @@
-"""Many runs on one experiment folder: here, in worker processes, or on Ray.
+"""Trains many runs in one folder: here, in worker processes, or on Ray.
 
-Every process works through the same plan and leaves alone what is done or in
-another's hands, so that workers need no coordinator: the locks of the runs are
-the queue.
+Every process works through the same plan. It skips runs that are done or that
+another process has locked, so workers need no coordinator: the locks are the
+queue.
 """
 
 import contextlib
@@ -38,16 +38,16 @@ from crl_keras.experiments.runs.training import Options
 from crl_keras.experiments.words import counted
 
 MEGABYTE = 2**20
-# The share that is held out by default, of a set without a part for it.
+# The share to hold out by default, if a data set has no part for it.
 HELD_OUT = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """All runs of a comparison, and where their data and records lie.
+    """All runs of a comparison, and the folders of their data and records.
 
     Args:
-        configs: Tuple of `RunConfig`, in the order in which they are to run.
+        configs: Tuple of `RunConfig`, in the order in which they run.
         output: Folder of the records.
         data_dir: Folder or archive of the data set, or None.
         skip_unreadable: Leave unreadable images out instead of stopping.
@@ -82,10 +82,10 @@ class Plan:
 
 
 def make_configs(losses, seeds, recipes, **common):
-    """Configurations of every recipe and seed with every loss.
+    """Makes configurations of every recipe and seed with every loss.
 
-    The losses of one seed come one after the other, so that an experiment
-    that is stopped early has whole pairs.
+    The losses of one seed follow each other, so that an experiment that is
+    stopped early has whole pairs.
 
     >>> from crl_keras.experiments.runs.recipes import get_recipe
     >>> configs = make_configs(
@@ -102,7 +102,7 @@ def make_configs(losses, seeds, recipes, **common):
 
 
 def prepare_dataset(plan, config, cache=None):
-    """The data of a configuration, limited and with its part held out."""
+    """Loads the data of a configuration, limits them, holds a part out."""
     cache = {} if cache is None else cache
     key = data_key(config)
     if key not in cache:
@@ -111,7 +111,7 @@ def prepare_dataset(plan, config, cache=None):
 
 
 def data_key(config):
-    """What of a configuration its data depend on: a key of a cache."""
+    """Returns a cache key: the settings that the data depend on."""
     return (
         config.dataset,
         config.fold,
@@ -135,8 +135,8 @@ def _prepared(plan, config):
     )
     if data.kind == "tfds" and config.reader != "tf.data":
         raise ValueError(
-            f"What TensorFlow Datasets has prepared, {config.dataset} in "
-            f"{plan.data_dir}, is read by tf.data. Received: reader "
+            f"TensorFlow Datasets has prepared {config.dataset} in "
+            f"{plan.data_dir}, so tf.data must read it. Received: reader "
             f"{config.reader!r}; leave out --reader, or give the unpacked "
             "folder of the set."
         )
@@ -144,17 +144,17 @@ def _prepared(plan, config):
         data = data.limited(config.train_limit, config.test_limit)
     data = data.cut_to_boxes(config.crop_to_box)
     if data.held_out is not None and config.held_out == HELD_OUT:
-        return data  # It brings a part of its own, such as a "val" folder.
-    # One split for all seeds: a seed is to vary the training, not the data.
+        return data  # It has its own part, such as a "val" folder.
+    # One split for all seeds: a seed must vary the training, not the data.
     return data.with_held_out(config.held_out)
 
 
 def check_plan(plan):
-    """Loads data and weights and looks at the records, before any training.
+    """Checks data, weights and existing records before any training.
 
-    Raises OSError if the records cannot be written or weights not be fetched,
-    ValueError if records that are there were made from other data, ImportError
-    if the library of a backbone is not installed.
+    Raises OSError if records cannot be written or weights cannot be fetched,
+    ValueError if existing records were made from other data, ImportError if
+    the library of a backbone is not installed.
     """
     for network in {config.network for config in plan.pending()}:
         if "/" in network:
@@ -164,7 +164,7 @@ def check_plan(plan):
         require("tensorboard", "tensorboard")
     check_output(plan.output, 1)
     for config in plan.pending():
-        # What a loss does not admit is said here, not after other runs.
+        # Raise errors of a loss here, not after other runs.
         recipe = config.recipe
         make_loss(config.loss, 2, recipe.soft_labels, recipe.label_smoothing)
         make_head(config.loss, 2)
@@ -183,8 +183,8 @@ def check_plan(plan):
         _check_devices(config, feed)
         backbone = (config.network, feed.input_shape, 2, config.weights)
         if "/" in config.network and backbone not in built:
-            # Weights that cannot be had, and images that are too small, stop
-            # nothing halfway.
+            # Missing weights or too small images must not stop a comparison
+            # halfway.
             build_backbone(*backbone)
             built.add(backbone)
         RunFolder(plan.output, config).check_data(data)
@@ -192,7 +192,7 @@ def check_plan(plan):
         found = made_of.get(key, data.fingerprint)
         if found != data.fingerprint:
             raise ValueError(
-                f"The records in {plan.output} were made from other data of "
+                f"The records in {plan.output} were made from other data with "
                 f"the name {config.dataset} (fingerprint {found}, now "
                 f"{data.fingerprint}): use another --output"
             )
@@ -200,38 +200,38 @@ def check_plan(plan):
         tested = len(data.test) + held_out
         needed += 8 * tested * data.classes / MEGABYTE
         needed += 0.1
-    # The state of the runs in hand, twice while it is replaced: generous.
+    # Plus the states of the current runs, twice while they are replaced.
     check_output(plan.output, needed + 200)
     return cache
 
 
 def _check_weights(record):
-    """Raises ValueError if a run began with other weights of that name."""
+    """Raises ValueError if a run began with other weights of this name."""
     config, found = record.config, record.result.get("weights")
     if found is None or not pathlib.Path(config.weights).expanduser().exists():
         return
     now = weights_fingerprint(config.weights)
     if now != found:
         raise ValueError(
-            f"{record.path} was trained from other weights of the name "
+            f"{record.path} was trained from other weights with the name "
             f"{config.weights} (fingerprint {found}, now {now}): give the new "
             "file another name, or use another --output"
         )
 
 
 def _check_devices(config, feed):
-    """On JAX, Keras cuts each batch into equal parts or stops."""
+    """Checks devices; on JAX, Keras must cut each batch into equal parts."""
     with device_scope(config.devices):
-        pass  # Raises if there are not as many.
+        pass  # Raises if there are fewer.
     if config.backend != "jax" or config.devices == 1:
         return
     uneven = [size for size in feed.batch_sizes() if size % config.devices]
     if uneven:
         raise ValueError(
             f"On JAX, every batch must be divisible by --devices "
-            f"{config.devices}, the last ones and those of the test too. "
-            f"Received: batches of {', '.join(map(str, uneven))}. Choose "
-            "--batch-size, --train-limit and --test-limit so, or take "
+            f"{config.devices}, also the last one and test batches. "
+            f"Received: batches of {', '.join(map(str, uneven))}. Change "
+            "--batch-size, --train-limit and --test-limit, or take "
             "--backend tensorflow"
         )
 
@@ -243,14 +243,14 @@ class WorkerError(RuntimeError):
 def run_sweep(
     plan, on_run=None, on_epoch=None, cache=None, on_stack=None, say=None
 ):
-    """Runs, in this process, all of a plan that is not done elsewhere.
+    """Trains the runs of a plan in this process, unless others do.
 
     Args:
         plan: `Plan`.
         on_run: Function called with (config, result) after every run made
             here, and (config, None) before one that is trained by itself.
-        on_epoch: Function called with the row of every epoch, and with that of
-            `run_together`.
+        on_epoch: Function called with the row of every epoch, or with the dict
+            of `together.Choice.run`.
         cache: What `check_plan` returned.
         on_stack: Function called with the configurations that are about to be
             trained as one program.
@@ -289,7 +289,7 @@ def _run_parts(plan, parts, cache, on_run, on_epoch, on_stack):
                     choice.run(runs, data, plan.options, on_run, on_epoch)
                 worked = True
         if not worked:
-            # All that is left is in other hands: wait, as one may be killed.
+            # Other processes have the rest: wait, as one may be killed.
             time.sleep(1)
 
 
@@ -298,7 +298,7 @@ def _one_by_one(plan, pending, cache):
 
 
 def _taken(plan, configs, locks):
-    """`(config, folder)` of the runs that no other process has or has done."""
+    """Locks the runs that are left; returns `(config, folder)` of each."""
     taken = []
     for config in configs:
         folder = RunFolder(plan.output, config)
@@ -323,7 +323,7 @@ def _parts(plan, pending, cache, choices, say):
     """Yields lists of runs that are trained as one program, and a `Choice`."""
     from crl_keras.experiments.runs import together
 
-    # Of the whole plan: after a stop, the same runs go on together.
+    # Groups of the whole plan: after a stop, the same runs go on together.
     groups = {}
     for config in plan.configs:
         groups.setdefault(together.kin(config), []).append(config)
@@ -349,7 +349,7 @@ def run_workers(plan, workers, on_wait=None):
     `on_wait` is called every half second. Raises WorkerError if a worker
     fails; the others finish their runs first.
     """
-    # Another command may work on the same folder with a plan of its own.
+    # Another command may work on the same folder with its own plan.
     path = pathlib.Path(plan.output) / f"plan-{uuid.uuid4().hex}.json"
     write_json(path, plan.to_dict())
     command = [
@@ -396,24 +396,24 @@ def run_workers(plan, workers, on_wait=None):
 
 
 def worker_environment(workers):
-    """The environment of each of so many processes on this machine."""
-    # Each takes its share of the processor, or they get in each other's way.
+    """Returns the environment of each of `workers` processes here."""
+    # Each gets its share of the cores, or they slow each other down.
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     return dict(
         share_gpu(dict(os.environ)),
-        NPROC=threads,  # Of JAX.
+        NPROC=threads,  # For JAX.
         OMP_NUM_THREADS=threads,
         TF_NUM_INTRAOP_THREADS=threads,
     )
 
 
 def run_ray(plan, address, on_wait=None):
-    """Runs a plan on a Ray cluster, one task a run.
+    """Runs a plan on a Ray cluster, one task per run.
 
     Args:
-        plan: `Plan`; its output and its data must be folders that all nodes
-            share, and so the working directory where paths are relative. Where
-            the cluster has GPUs, a run gets as many as it has devices.
+        plan: `Plan`. All nodes must share its output and data folders, and the
+            working directory if paths are relative. If the cluster has GPUs, a
+            run gets as many as it has devices.
         address: Address of the cluster, "auto" for the one of this machine,
             or "local" to start one here.
         on_wait: Function called every half second.
@@ -424,7 +424,7 @@ def run_ray(plan, address, on_wait=None):
         runtime_env={"env_vars": {"KERAS_BACKEND": plan.configs[0].backend}},
     )
     try:
-        # Without a share of them a task would see no GPU at all.
+        # Without a share of the GPUs a task would see none.
         gpus = ray.cluster_resources().get("GPU", 0) > 0
         waiting = []
         for config in plan.pending():
@@ -456,7 +456,7 @@ def _run_planned(values, folder):
 
 
 def run_line(config, result, done, total):
-    """One line on a run that has ended, for logs and plain terminals."""
+    """Formats one line on a finished run, for logs and plain terminals."""
     name = f"{loss_label(config.loss)} seed {config.seed}"
     if config.fold is not None:
         name += f" fold {config.fold}"
@@ -474,7 +474,7 @@ def run_line(config, result, done, total):
 
 
 def main():
-    """A worker: works through the plan whose path is the argument."""
+    """Runs a worker; the argument is the path of its plan."""
     plan = Plan.from_dict(json.loads(pathlib.Path(sys.argv[1]).read_text()))
     total = len(plan.configs)
 

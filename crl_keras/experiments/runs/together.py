@@ -1,6 +1,6 @@
-"""Which runs are trained as one program, and how many at a time.
+"""Chooses which runs are trained as one program, and how many at a time.
 
-`stack` trains them; what is fastest is measured here.
+It measures what is fastest; `stack` trains the runs.
 """
 
 import contextlib
@@ -35,10 +35,10 @@ from crl_keras.experiments.runs.stack import Stack
 from crl_keras.experiments.runs.stack import loaded
 from crl_keras.experiments.words import counted
 
-# Models that are done with are freed when they take so many bytes.
+# Unused models are freed when they take this many bytes.
 GARBAGE = 2**28
-# What is trained here as `training` trains it. A run that has another field,
-# not at its default, is trained by itself.
+# Fields that are trained here as in `training`. A run with any other field that
+# is not at its default is trained by itself.
 KNOWN = """
     dataset network loss recipe seed held_out precision weights fold own
     crop_to_box reader backend devices train_limit test_limit
@@ -79,8 +79,8 @@ def why_alone(config, dataset, options):
 
 
 def kin(config):
-    """Runs for which this is equal can be one program."""
-    # A layer with a margin makes another network.
+    """Returns a key: runs with equal keys can be one program."""
+    # A layer with a margin changes the network.
     loss = "ce" if make_head(config.loss, 2) is None else config.loss
     recipe = dataclasses.replace(
         config.recipe, learning_rate=1.0, weight_decay=0.0, source=""
@@ -90,13 +90,13 @@ def kin(config):
 
 @contextlib.contextmanager
 def compiled_once():
-    """Inside it, JAX compiles equal programs once.
+    """Makes JAX compile equal programs once.
 
-    Runs that are trained one by one differ in their seeds, which are
-    variables: all seeds of a loss have one program.
+    Runs that are trained one by one differ in their seeds. Seeds are
+    variables, so all seeds of a loss share one program.
     """
     if jax.config.jax_compilation_cache_dir:
-        yield  # The user has a folder for it.
+        yield  # The user has set a cache folder.
         return
     with tempfile.TemporaryDirectory() as folder:
         values = {
@@ -119,11 +119,11 @@ class Choice:
     """How many runs of one `kin` are one program, and why.
 
     Args:
-        asked: "auto", "off" or a number, of --together.
-        runs: At most so many; 1: one by one.
+        asked: The value of --together: "auto", "off" or a number.
+        runs: Most runs in one program; 1 means one by one.
         why: The reason, in words.
-        speeds: Images a second that were measured, a dict of `together`, over
-            all runs, and `one_by_one`; or None.
+        speeds: Measured images per second, a dict of `together`, over all
+            runs, and `one_by_one`; or None.
         compiled: Dict of the `Programs` so far, by the losses of the runs.
         garbage: Bytes of the models that Python may not have freed yet.
     """
@@ -138,8 +138,8 @@ class Choice:
     def run(self, runs, dataset, options, on_run=None, on_epoch=None):
         """Trains, resumes or finishes runs as one program.
 
-        Killed at any moment, the next call goes on from the last epoch that
-        was kept and ends with the same numbers.
+        If it is killed, the next call goes on from the last saved epoch and
+        ends with the same numbers.
 
         Args:
             runs: List of `(RunConfig, RunFolder)`, of one `kin`, locked by the
@@ -147,14 +147,14 @@ class Choice:
             dataset: Their `Dataset`.
             options: `Options`.
             on_run: Function called with the config and the result of each.
-            on_epoch: Function called after every epoch of all with a dict:
+            on_epoch: Function called after each epoch of all runs with a dict:
                 `epoch`, counted over all runs; `train_loss` and accuracies,
                 means over the runs; `images_per_second` of all.
         """
         with training.session(runs[0][0], collect=False):
             begun = loaded(runs, dataset)
             self.garbage += sum(v.nbytes for run in begun for v in run.values)
-            # Of a command that was killed, some may be an epoch ahead.
+            # After a kill, some runs may be an epoch ahead.
             for _, group in itertools.groupby(begun, lambda r: len(r.rows)):
                 stack = Stack([*group], dataset, options, self, on_run)
                 stack.train(on_epoch)
@@ -164,7 +164,7 @@ class Choice:
             self.garbage = 0
 
     def record(self, runs):
-        """What result.json says of it."""
+        """Returns the entry of result.json."""
         return dict(
             asked=self.asked,
             runs=runs,
@@ -173,7 +173,7 @@ class Choice:
         )
 
     def line(self, configs):
-        """What is printed of it."""
+        """Returns the line to print."""
         first, runs = configs[0], counted(len(configs), "run")
         how = f"{min(self.runs, len(configs))} at a time as one program"
         if self.runs == 1:
@@ -195,7 +195,7 @@ class Choice:
         return self.compiled[key]
 
     def parts(self, configs):
-        """Cuts runs into lists of at most `runs`, of about one size."""
+        """Cuts runs into lists of at most `runs`, of about equal size."""
         if self.runs == 1:
             return [[config] for config in configs]
         if len(configs) <= self.runs:
@@ -204,17 +204,17 @@ class Choice:
         size = math.ceil(len(configs) / math.ceil(len(configs) / self.runs))
         for whole in (losses * most_lanes(), losses):
             if whole <= self.runs:
-                # Parts of the same losses share a program: no pair is cut.
+                # Parts with the same losses share a program; no pair is cut.
                 size = min(math.ceil(size / whole), self.runs // whole) * whole
                 break
         return [configs[i : i + size] for i in range(0, len(configs), size)]
 
 
 def choose(configs, dataset, options, output):
-    """The `Choice` for runs of one `kin` that are to be trained.
+    """Returns the `Choice` for runs of one `kin` that are to be trained.
 
-    What was measured is kept in the folder `output`: a comparison that is
-    stopped and given again goes on in the same way, with the same numbers.
+    It saves the measurements in the folder `output`, so that a comparison that
+    was stopped goes on in the same way, with the same numbers.
     """
     asked, first = options.together, configs[0]
     why = why_alone(first, dataset, options)
@@ -228,7 +228,7 @@ def choose(configs, dataset, options, output):
         return Choice(asked, min(asked, len(configs)), "it was asked for")
     path = pathlib.Path(output) / "together.json"
     kept = json.loads(path.read_text()) if path.exists() else {}
-    # Another device, or more runs, may have another fastest way.
+    # The fastest way may differ on another device or with more runs.
     key = f"{kin(first).run_id}, {len(configs)} runs, {device_name()}"
     if key in kept:
         return Choice("auto", **kept[key])
@@ -239,15 +239,15 @@ def choose(configs, dataset, options, output):
     return choice
 
 
-# A trial may cost this share of the training that it could make shorter, but
-# for steps so short that what Keras does around them is most of their time.
+# A trial may cost this share of the training that it could shorten. Steps
+# shorter than SHORT_STEP are always tried: their time is mostly Keras's own.
 TRIAL_SHARE = 0.03
 SHORT_STEP = 0.01
-TRIAL_SECONDS = 0.2  # Of steps of each way, compilation not counted.
-FIRST = 3  # Runs of a lane that are tried first: about so many, whole pairs.
-# Stacked convolutions can take forty times as long on a processor. One run and
-# few images show that within seconds. Few images alone explain a factor of
-# four at most, where a step mostly moves weights.
+TRIAL_SECONDS = 0.2  # For the steps of each way, without compilation.
+FIRST = 3  # Runs per lane to try first: about so many, in whole pairs.
+# Stacked convolutions can take forty times as long on a CPU. One run and few
+# images show that within seconds. Few images alone explain at most a factor of
+# four, when a step mostly moves weights.
 PROBED = 32
 PROBE_SHARE = 1 / 8
 
@@ -262,7 +262,7 @@ def _measured(configs, dataset):
     losses = len({config.loss for config in configs})
     first = math.ceil(FIRST / losses) * losses * most_lanes()
     first = min(len(configs), first)
-    # If they are no faster, two steps of them take about as long as the rest.
+    # If stacked runs are no faster, their trial takes about this long.
     trial = 3 * compilation + 2 * first * step
     training_alone = compilation + recipe.epochs * feed.steps * step
     if step > SHORT_STEP and trial > (
@@ -285,11 +285,11 @@ def _measured(configs, dataset):
 
 
 def _fastest(choice, configs, first, dataset, work):
-    """Images a second of the fastest number of runs that was timed, and it.
+    """Finds the fastest number of runs: `(images per second, runs)`.
 
-    Many runs fill a GPU, but their states do not fit the caches of a
-    processor: four times as many are tried, and again, while that is faster,
-    and takes a tenth at most of the training, which is of `work` images.
+    Many runs fill a GPU, but their states do not fit the caches of a CPU. So
+    it tries four times as many runs, again and again, while that is faster and
+    takes at most a tenth of the training, which has `work` images.
     """
     best, tried = (0.0, 0), configs[:first]
     while True:
@@ -306,7 +306,7 @@ def _fastest(choice, configs, first, dataset, work):
 
 
 def time_alone(config, feed):
-    """Seconds of the first step of a run, and of one that follows."""
+    """Seconds of compiling (the first step of a run), and of a later step."""
     model, _, _ = build_model(config, feed)
     batch = feed.training()[0]
     started = time.perf_counter()
@@ -320,8 +320,11 @@ def time_alone(config, feed):
 
 
 def time_together(choice, configs, dataset, images=None):
-    """Images a second of all runs, or of as many as fit the memory, and their
-    number; with the first `images` of each batch."""
+    """Times runs as one program: `(images per second, number of runs)`.
+
+    It takes as many runs as fit the memory, and the first `images` of each
+    batch.
+    """
     configs = sorted(configs, key=lambda config: config.loss)
     runs, lanes = len(configs), []
     for part in in_lanes(configs, [config.loss for config in configs]):
@@ -341,14 +344,14 @@ def time_together(choice, configs, dataset, images=None):
         return time.perf_counter() - started
 
     seconds(1)
-    # The fastest third: what else the machine does is no reason to choose.
+    # The fastest of three: other work of the machine must not decide.
     steps = max(1, min(int(TRIAL_SECONDS / 3 / seconds(1)), most, STEPS_A_CALL))
     fastest = min(seconds(steps) for _ in range(3 if steps > 1 else 1))
     return runs * steps * batch / fastest, runs
 
 
 def _memory():
-    """Bytes that a program may take: most of a GPU's, half of a computer's."""
+    """Bytes that a program may take: most of a GPU's, half of the RAM."""
     found = jax.devices()[0].memory_stats()
     if found and "bytes_limit" in found:
         return 0.9 * found["bytes_limit"] - found["bytes_in_use"]

@@ -1,4 +1,4 @@
-"""One run: built, trained, resumed, tested and recorded."""
+"""Builds, trains, resumes, tests and records one run."""
 
 import contextlib
 import dataclasses
@@ -26,20 +26,20 @@ from crl_keras.experiments.runs.saved import save_model
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What does not change the numbers of a run.
+    """Options that do not change the numbers of a run.
 
     Args:
         tensorboard: Write TensorBoard logs into the run's folder.
         csv: Write Keras's own epoch log, keras.csv, into the run's folder.
-        save_model: Write the trained model into the run's folder, as
-            model.keras, what its images and classes are, as model.json, and
-            pictures for the report: heat maps, as gradcam.npz, and what a
-            method looked at, as method.npz.
+        save_model: Write the trained model (model.keras) into the run's
+            folder, a description of its images and classes (model.json), and
+            pictures for the report: heat maps (gradcam.npz), and what a method
+            looked at (method.npz).
         command: The command line, for the record.
         exif: Whether images were turned upright when they were read, for
             model.json.
-        together: Which runs are trained as one program: "auto", "off", or so
-            many at a time. JAX alone.
+        together: How many runs are trained as one program: "auto", "off" or a
+            number. Only on JAX.
     """
 
     tensorboard: bool = False
@@ -55,12 +55,12 @@ def run_one(
 ):
     """Trains, resumes or finishes one run; returns its result.
 
-    Killed at any moment, the next call goes on from the last whole epoch and
-    ends with the same numbers.
+    If it is killed, the next call goes on from the last whole epoch and ends
+    with the same numbers.
 
     Args:
         config: `RunConfig`; its backend must be the active one.
-        dataset: `Dataset` as `prepare_dataset` makes it of the config.
+        dataset: `Dataset` that `prepare_dataset` makes from the config.
         folder: `RunFolder` of the config, locked by the caller.
         options: `Options`.
         on_epoch: Function called with the row of every finished epoch.
@@ -68,7 +68,7 @@ def run_one(
 
     Returns:
         The dict that result.json holds. A run whose loss becomes NaN or
-        infinite has status "diverged", and says where.
+        infinite has status "diverged", and its `failure` says where.
     """
     options = options or Options()
     with session(config):
@@ -78,10 +78,10 @@ def run_one(
 
 @contextlib.contextmanager
 def session(config, collect=True):
-    """Precision and devices of a run, while it is built and trained.
+    """Sets the precision and devices of a run that is built and trained.
 
-    At its end Python's garbage is collected, which takes a third of a second
-    where TensorFlow is imported, unless the caller does that.
+    At its end it collects Python's garbage if `collect`, which takes a third
+    of a second if TensorFlow is imported.
     """
     import keras
 
@@ -102,7 +102,7 @@ def check_backend(config):
 
     if config.backend != keras.backend.backend():
         raise ValueError(
-            f"This run is one of {config.backend}, and Keras is on "
+            f"This run is for {config.backend}, but Keras is on "
             f"{keras.backend.backend()}: set KERAS_BACKEND={config.backend}"
         )
 
@@ -144,14 +144,14 @@ def _run(config, dataset, folder, options, on_epoch, together):
 
 @dataclasses.dataclass
 class Outcome:
-    """What a training has come to.
+    """The outcome of a training.
 
     Args:
         rows: Rows of the epochs, as `make_row` makes them.
-        logits: Dict of arrays for logits.npz; empty where it diverged.
+        logits: Dict of arrays for logits.npz; empty if it diverged.
         failure: None, or `Diverged.where`.
         kept: Number of the epoch whose weights were tested last.
-        recomputing: Dict of what the statistics of batch normalisation cost.
+        recomputing: Dict with the cost of batch normalisation's statistics.
     """
 
     rows: list
@@ -174,7 +174,7 @@ def finish_run(config, feed, folder, options, outcome, built, together=None):
     """Writes the records of a trained run; returns what result.json holds."""
     rows, logits, failure = outcome.rows, outcome.logits, outcome.failure
     if logits and not _finite(logits, rows[-1]):
-        # The last step can do that, or a test in 16 bits.
+        # The last step can cause this, or a test in 16 bits.
         row, logits = rows[-1], {}
         failure = Diverged(
             int(row["epoch"]),
@@ -216,7 +216,7 @@ def _finite(logits, row):
 
 
 def _restore(model, folder, dataset):
-    """Puts the model where the run was killed; returns the epochs so far."""
+    """Restores the model of a killed run; returns the epochs so far."""
     values, history = stored(model, folder, dataset)
     if values is not None:
         variables = state_variables(model)
@@ -226,9 +226,9 @@ def _restore(model, folder, dataset):
 
 
 def stored(model, folder, dataset):
-    """Values of `state_variables` after the last epoch of a run, and its rows.
+    """Returns a run's last values of `state_variables`, and its rows.
 
-    None, and no rows, of a run that is not begun.
+    If the run has no state yet, they are None and [].
     """
     state = folder.load_state()
     if state is None:
@@ -260,7 +260,7 @@ def _keras_callbacks(folder, options):
 
 
 def _logits(model, feed):
-    """Logits of the test set, and of what was held out."""
+    """Returns the logits of the test set, and of the held-out images."""
     logits = {"test": _predicted(model, feed.for_predict("test"))}
     if feed.size("held_out"):
         logits["held_out"] = _predicted(model, feed.for_predict("held_out"))
@@ -269,6 +269,5 @@ def _logits(model, feed):
 
 
 def _predicted(model, batches):
-    # A model under a policy of 16 bits may end in them, and NumPy's files have
-    # no bfloat16.
+    # The output may have 16 bits, and NumPy's files have no bfloat16.
     return np.asarray(model.predict(batches, verbose=0)).astype(np.float32)

@@ -567,7 +567,7 @@ def test_without_disagreement_the_report_says_so(tmp_path):
     write_run(tmp_path, "crl", 0, 10)
     assert figures.disagreements(only_group(tmp_path)) == (0, [])
     text = read(write_report(tmp_path, show=False), "report.html")
-    assert "none, on the images that the records keep" in text
+    assert "no disagreement on the images in the records" in text
 
 
 def test_color_images_keep_their_pixels():

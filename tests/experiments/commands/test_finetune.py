@@ -524,7 +524,7 @@ def test_a_file_that_holds_other_weights(tmp_path, small_backbone):
     plan = make_plan(tmp_path / "runs", folder, ["ce", "crl"], **common)
     small_backbone.set_weights([w + 1 for w in small_backbone.get_weights()])
     small_backbone.save_weights(path)
-    with pytest.raises(ValueError, match="trained from other weights of the"):
+    with pytest.raises(ValueError, match="trained from other weights with"):
         run(plan)
 
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])

@@ -366,7 +366,7 @@ def test_how_a_preset_is_built_cannot_be_fetched(monkeypatch):
         raise ConnectionError("Max retries exceeded")
 
     monkeypatch.setattr(backbones, "_keras_hub", offline)
-    with pytest.raises(OSError, match="Run this once where there is a net"):
+    with pytest.raises(OSError, match="Run this once with an internet"):
         build_backbone("keras_hub/densenet_121_imagenet", SHAPE, 5)
 
 
@@ -481,7 +481,7 @@ def test_one_seed_one_network(narrow):
         ("vgg16", SHAPE, "none", "such as keras_hub/vgg_16.*'vgg16'"),
         ("keras_cv/mobilenet_v2", SHAPE, "none", "such as keras/mobilenet_v2"),
         ("keras/resnet18", SHAPE, "none", "Received: 'keras/resnet18'"),
-        ("keras/zzz", SHAPE, "none", "there is. Received.*--list-backbones"),
+        ("keras/zzz", SHAPE, "none", "exists. Received.*--list-backbones"),
         ("keras_cv/resnet34", SHAPE, "imagenet", "Take it from keras_hub"),
         ("keras_cv/resnet152_v2", SHAPE, "imagenet", "from keras "),
         ("keras_cv/resnet18", SHAPE, "nowhere.h5", "'nowhere.h5', which does"),

@@ -222,7 +222,7 @@ def test_what_tfds_has_prepared_is_read_by_tensorflow(tmp_path):
     common = dict(dataset="adience", fold=0, network="mlp")
     recipe = get_recipe("finetune", image_size=8)
     for changes, message in (
-        ({"reader": "pillow"}, "read by tf.data"),
+        ({"reader": "pillow"}, "tf.data must read it"),
         ({"reader": "tf.data", "held_out": 0.2}, "held_out=0 for Adience"),
         ({"reader": "tf.data", "crop_to_box": True}, "bounding boxes in adie"),
     ):

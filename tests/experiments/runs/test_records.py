@@ -141,7 +141,7 @@ def test_errors_of_reading_name_the_place(tmp_path):
     folder = RunFolder(tmp_path, make_config())
     finish(folder)
     (folder.path / "result.json").write_text("{")
-    with pytest.raises(ValueError, match=f"{folder.path} is not a run"):
+    with pytest.raises(ValueError, match=f"read the run {folder.path}"):
         read_records(tmp_path)
 
 

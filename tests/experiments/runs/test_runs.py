@@ -472,7 +472,7 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch):
         "limited",
         lambda data, train, test: limited(data, train - 20, test),
     )
-    with pytest.raises(ValueError, match="begun on other data"):
+    with pytest.raises(ValueError, match="began on other data"):
         run(plan)
 
 
