@@ -198,7 +198,7 @@ def page(arguments, rows):
     versions = ", ".join(f"{k} {v}" for k, v in versions.items())
     others = []
     if len({row["backend"] for row in rows}) > 1:
-        others = ["The runs of other backends: before, with `--backend`.", ""]
+        others = ["The same command with `--backend` trains on another.", ""]
     return "\n".join(
         [
             "# What do a few hundred photos give?",
