@@ -3,8 +3,8 @@
     python docs/figures.py            writes docs/figures/weight.svg
     python docs/figures.py --table    prints the table of weights in loss.md
 
-Any backend. Nothing here knows the formula of the weight: it is the gradient of
-a loss of crl_keras over that of the same loss with beta = 0.
+It works on any backend. It does not use the formula of the weight. It measures
+the gradient of a loss, and divides it by the gradient with beta = 0.
 """
 
 import argparse
@@ -16,15 +16,15 @@ import numpy as np
 import crl_keras
 
 FOLDER = pathlib.Path(__file__).parent / "figures"
-# A power of 2 loses no digits, a large one drowns the rounding of the logits.
+# A power of 2 keeps all digits. It is large, so rounding of logits is small.
 LEARNING_RATE = 2.0**20
 
 
 def gradients(alpha, beta, p_c):
-    """Gradient in the correct logit of samples with probability `p_c` of it.
+    """Returns the gradients in the correct logit, for probabilities `p_c`.
 
-    Read off one step of gradient descent on the logits themselves. There are
-    two classes; the weight does not depend on how many compete.
+    They are measured by one step of gradient descent on the logits. There are
+    two classes, because the weight does not depend on their number.
     """
     n = len(p_c)
     logits = np.stack([np.log(p_c), np.log1p(-p_c)], axis=1)
@@ -43,7 +43,7 @@ def gradients(alpha, beta, p_c):
 
 
 def weights(alpha, beta, p_c):
-    """How much more a sample weighs than under cross-entropy."""
+    """Returns the weight of a sample relative to cross-entropy."""
     return gradients(alpha, beta, p_c) / gradients(alpha, 0.0, p_c)
 
 
@@ -83,7 +83,7 @@ def draw_weight():
         }
     )
     p_c = np.linspace(0.005, 0.995, 100)
-    # alpha, beta, color, label, its place, its horizontal alignment
+    # alpha, beta, color, label, place and horizontal alignment of the label
     curves = [
         (0.0, 1.0, "#b5392f", "NLLR\nα = 0, β = 1", (0.58, 2.75), "right"),
         (1.5, 1.0, "#1f5fa8", "CRL, α = 1.5, β = 1", (1.02, 1.64), "left"),

@@ -1,4 +1,4 @@
-"""Makes a page and a notebook of each script in docs/guides, with its outputs.
+"""Makes a page and a notebook from each script in docs/guides, with outputs.
 
     python docs/guides.py                  # run every guide, write all
     python docs/guides.py soft-labels      # only this one
@@ -6,8 +6,8 @@
 
 A guide is a Python script. Strings that stand alone at its top level are text
 in Markdown; the first begins with the title. The code between two texts is
-a cell. A guide runs on JAX, or on the backend that it imports. The extra
-`experiments` brings what the guides need.
+a cell. A guide runs on JAX, or on the backend that it imports. Install the
+extra `experiments` to run the guides.
 """
 
 import argparse
@@ -34,7 +34,7 @@ ORDER = (
     "alpha-and-beta",
     "calibration",
 )
-# What these print says nothing without weights from the network.
+# Their output is useless without weights, which need a network.
 WITHOUT_OUTPUTS = ("fine-tune",)
 
 
@@ -65,7 +65,7 @@ def _is_text(node):
 
 
 def backend_of(name):
-    """The backend that a guide needs, or None."""
+    """Returns the backend that a guide needs, or None."""
     source = path_of(name).read_text()
     found = re.search(r"^import (torch|jax)\b", source, flags=re.MULTILINE)
     return found[1] if found else None
@@ -84,8 +84,8 @@ def run(name, **constants):
             `EPOCHS=1`.
 
     Returns:
-        The names that the guide defined, and a list of what each of its code
-        cells printed.
+        The names that the guide defined, and a list with the output of each of
+        its code cells.
     """
     source = path_of(name).read_text()
     for constant in constants:
@@ -110,7 +110,7 @@ def run(name, **constants):
 
 
 def page(name, printed):
-    """The guide as Markdown, what a cell printed below it."""
+    """Returns the guide as Markdown, with each output below its cell."""
     (_, first), *rest = cells(path_of(name).read_text())
     title, _, text = first.partition("\n")
     outputs = f" The outputs are those of {_NAMES[_shown_on(name)]} on a CPU."
@@ -137,7 +137,7 @@ _NAMES = {"jax": "JAX", "torch": "PyTorch"}
 
 
 def notebook(name, printed):
-    """The guide as a notebook, in the format 4.5 of Jupyter."""
+    """Returns the guide as a notebook, in Jupyter's format 4.5."""
     made, printed = [], iter(printed)
     for i, (kind, text) in enumerate(cells(path_of(name).read_text())):
         cell = {
@@ -158,7 +158,7 @@ def notebook(name, printed):
             cell |= {"execution_count": None, "outputs": outputs if out else []}
         made.append(cell)
     backend = backend_of(name)
-    if backend:  # A notebook has no command line to set it on.
+    if backend:  # A notebook cannot set it on a command line.
         code = next(cell for cell in made if cell["cell_type"] == "code")
         before = f'import os\n\nos.environ["KERAS_BACKEND"] = "{backend}"\n\n'
         code["source"] = before.splitlines(keepends=True) + code["source"]
@@ -179,7 +179,7 @@ def notebook(name, printed):
 
 
 def printed_in(text):
-    """What the cells of a page printed, one for each block of Python."""
+    """Returns the output of each block of Python on a page."""
     return [
         out.strip()
         for out in re.findall(
@@ -189,7 +189,7 @@ def printed_in(text):
 
 
 def outdated():
-    """Names of the guides whose page or notebook is not made of the script."""
+    """Returns the guides whose page or notebook does not match the script."""
     found = []
     for name in ORDER:
         files = FOLDER / f"{name}.md", FOLDER / f"{name}.ipynb"
@@ -209,7 +209,7 @@ def outdated():
 
 
 def _printed_by(name):
-    """Runs a guide in a process and folder of its own."""
+    """Runs a guide in its own process and folder; returns its outputs."""
     if name in WITHOUT_OUTPUTS:
         return [""] * [k for k, _ in cells(path_of(name).read_text())].count(
             "code"

@@ -1,4 +1,4 @@
-"""What `make docs` changes in pages that are also read as Markdown."""
+"""Changes for `make docs` in pages that are also read as Markdown."""
 
 import pathlib
 import re
@@ -9,14 +9,14 @@ CHANGELOG = pathlib.Path(__file__).parents[1] / "CHANGELOG.md"
 
 
 def on_files(files, config):
-    """Adds the changelog, which stands beside the README."""
+    """Adds the changelog, which lies beside the README."""
     text = CHANGELOG.read_text().replace("](docs/", "](")
     files.append(File.generated(config, "changelog.md", content=text))
     return files
 
 
 def on_page_markdown(markdown, **_):
-    """Puts whole docstrings where docs/reference.py has written summaries."""
+    """Replaces the summaries of docs/reference.py by whole docstrings."""
     return re.sub(
         r"<!-- (::: .*?) -->.*?<!-- end -->", _directive, markdown, flags=re.S
     )

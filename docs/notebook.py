@@ -1,10 +1,10 @@
-"""Makes examples/compare_your_model.ipynb of docs/your-model.md, and runs it.
+"""Makes examples/compare_your_model.ipynb from docs/your-model.md and runs it.
 
     python docs/notebook.py           # write the notebook, with its outputs
     python docs/notebook.py --check   # run it, write nothing
 
-Needs nbclient, nbformat, ipykernel and a backend. A cell that fails is an
-error, and so is a notebook in examples/ whose cells are not those of the page.
+It needs nbclient, nbformat, ipykernel and a backend. It fails if a cell fails.
+With --check it also fails if the notebook and the page have different cells.
 """
 
 import argparse
@@ -22,7 +22,7 @@ NOTEBOOK = DOCS.parent / "examples" / "compare_your_model.ipynb"
 
 
 def cells(text):
-    """Cells of a page: its Python blocks, and the text between them."""
+    """Returns the cells of a page: Python blocks, and the text between."""
     made = []
     for i, part in enumerate(
         re.split(r"```python\n(.*?)```\n", text, flags=re.S)
@@ -34,7 +34,7 @@ def cells(text):
 
 
 def _text_cell(text, id):
-    # The page is not beside the notebook.
+    # The notebook is in another folder than the page.
     text = re.sub(r"\]\((\w[\w/-]*\.md)", r"](../docs/\1", text)
     text = re.sub(r"`examples/compare_your_model.ipynb`[^.]*\.\n", "", text)
     return nbformat.v4.new_markdown_cell(text, id=id)
@@ -47,8 +47,8 @@ def run(notebook):
         )
         client.execute()
     for cell in notebook.cells:
-        cell.metadata.clear()  # The times of a run are no news.
-        if "outputs" in cell:  # Nor is what a bar has overwritten.
+        cell.metadata.clear()  # Remove the times of the run.
+        if "outputs" in cell:  # Remove overwritten progress bars.
             cell.outputs = [
                 output
                 for output in cell.outputs
@@ -75,7 +75,7 @@ def main():
         if [c.source for c in written.cells] != [
             c.source for c in notebook.cells
         ]:
-            sys.exit(f"{NOTEBOOK} is not made of {PAGE}: run docs/notebook.py")
+            sys.exit(f"{NOTEBOOK} does not match {PAGE}: run docs/notebook.py")
     run(notebook)
     if not arguments.check:
         nbformat.write(notebook, NOTEBOOK)

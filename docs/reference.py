@@ -3,10 +3,9 @@
     python docs/reference.py           # write the pages
     python docs/reference.py --check   # fail if a page is not up to date
 
-Every name in the `__all__` of a public module gets its signature, the first
-line of its docstring and its source file: that is what the pages show where
-they are read as Markdown. `make docs` puts the whole docstring in its place:
-see docs/hooks.py.
+For every name in the `__all__` of a public module, a page shows its signature,
+the first line of its docstring and its source file. `make docs` shows the whole
+docstring instead: see docs/hooks.py.
 """
 
 import argparse
@@ -19,7 +18,7 @@ DOCS = pathlib.Path(__file__).parent
 NOTE = "<!-- Made by docs/reference.py: change it and the docstrings. -->"
 PACKAGE = "crl_keras"
 
-# Name of a page: its title, its module, and what stands above its names.
+# Name of a page: its title, its module, and the text above its names.
 PAGES = {
     "losses": (
         "Losses",
@@ -60,28 +59,28 @@ PAGES = {
         "[fine-tuning](../fine-tuning.md).",
     ),
 }
-# Imported from the package itself, under names that do not change.
+# Modules whose names are imported from the package itself.
 AT_THE_TOP = {"crl_keras.comparing": PACKAGE}
-# Whose methods a user calls; those of the others are called by Keras.
+# Users call the methods of these classes. Keras calls those of the others.
 WITH_MEMBERS = {"Comparison", "Classifier"}
-# One list, though its names are defined in several files.
+# Pages with a single list, although several files define the names.
 WITHOUT_GROUPS = {"crl_keras.networks"}
 OVERVIEW = f"""# API reference
 
 {NOTE}
 
-Every public name, by module. What is not listed here may change without
+All public names, by module. A name that is not listed here may change without
 notice."""
 
 
 def public(module):
-    """The classes and functions of a module that it says are public."""
+    """Returns the classes and functions in the `__all__` of a module."""
     found = [getattr(module, name) for name in module.__all__]
     return [x for x in found if inspect.isclass(x) or inspect.isfunction(x)]
 
 
 def members(thing):
-    """Names of what the class itself defines for its users."""
+    """Returns the names of the public members that a class itself defines."""
     return [
         name
         for name, value in vars(thing).items()
@@ -91,7 +90,7 @@ def members(thing):
 
 
 def source(thing):
-    """The file of a class or function, relative to the repository."""
+    """Returns the file of a class or function, within the repository."""
     file = pathlib.Path(sys.modules[thing.__module__].__file__)
     folder = pathlib.Path(importlib.import_module(PACKAGE).__file__).parents[1]
     return file.relative_to(folder).as_posix()
@@ -102,7 +101,7 @@ def summary(thing):
 
 
 def signature(path, thing):
-    """The call as one writes it, without types."""
+    """Returns the call as a user writes it, without types."""
     call = thing
     if inspect.isclass(thing):
         call = next(c for c in thing.__mro__ if "__init__" in vars(c)).__init__
@@ -126,7 +125,7 @@ def signature(path, thing):
 
 
 def entry(path, thing, level):
-    """What is read of a name as Markdown, between marks for docs/hooks.py."""
+    """Returns the Markdown of a name, between marks for docs/hooks.py."""
     options, shown = [f"heading_level: {level}"], []
     if thing.__name__ in WITH_MEMBERS:
         names = members(thing)
@@ -154,7 +153,7 @@ def entry(path, thing, level):
 
 
 def page(title, name, text):
-    """A page of a module, and the names on it as (path, object)."""
+    """Returns the page of a module, and its names as (path, object)."""
     module = importlib.import_module(name)
     files = {}  # Names by the file that defines them.
     for thing in public(module):
@@ -174,7 +173,7 @@ def page(title, name, text):
 
 
 def pages():
-    """{file: text} of all pages."""
+    """Returns all pages as {file: text}."""
     overview, made = [OVERVIEW], {}
     for name, description in PAGES.items():
         text, listed = page(*description)

@@ -3,7 +3,7 @@
     python docs/result_figures.py
 
 reads the CSV files of docs/results/raw and writes an SVG file beside each page.
-Any backend, or none.
+It needs no backend.
 """
 
 import csv
@@ -14,7 +14,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-# What is drawn is made of tables alone.
+# The figures need only the tables.
 os.environ.setdefault("CRL_KERAS_RECORDS_ONLY", "1")
 
 from crl_keras.experiments.analysis.figures import FAINT  # noqa: E402
@@ -32,7 +32,7 @@ CRL = "crl(alpha=1.5,beta=1)"
 BLUE, ORANGE, GREEN = (STYLES[i][0] for i in (1, 2, 3))
 ALPHAS = (0.0, 1.0, 1.5, 2.0)
 BETAS = (0.25, 0.5, 0.75, 1.0, 1.25)
-MOST_POINTS = 8  # Of the colours of the heat map.
+MOST_POINTS = 8  # The limit of the heat map's colours.
 LOSSES = {
     "focal": "focal loss",
     "dualce": "dual cross-entropy",
@@ -56,13 +56,13 @@ PAPER_ROWS = {
 
 
 def read(name):
-    """The rows of a table of numbers, as dicts of text."""
+    """Returns the rows of a table of numbers, as dicts of text."""
     text = (FOLDER / "raw" / f"{name}.csv").read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))
 
 
 def draw_heat_map(axes):
-    """Error by alpha and beta; cross-entropy is beta = 0, at every alpha."""
+    """Draws error by alpha and beta; beta = 0 is cross-entropy."""
     rows = [r for r in read("errors") if r["experiment"] == "table1-resnet20"]
     (baseline,) = (r for r in rows if r["loss"] == "ce")
     rows.remove(baseline)
@@ -104,7 +104,7 @@ def draw_heat_map(axes):
 
 
 def _place(loss):
-    """Row and column of a setting in the heat map."""
+    """Returns row and column of a setting in the heat map."""
     parameters = crl_parameters(loss)
     return ALPHAS.index(parameters["alpha"]), BETAS.index(parameters["beta"])
 
@@ -116,7 +116,7 @@ def _write_error(axes, x, y, row, color):
 
 
 def draw_cifar10(axes):
-    """Difference to cross-entropy of each loss, two networks."""
+    """Draws each loss's difference to cross-entropy, for two networks."""
     found = read("errors")
     _forest(
         axes,
@@ -127,7 +127,7 @@ def draw_cifar10(axes):
 
 
 def draw_mnist(axes):
-    """The same, two networks at three learning rates."""
+    """Draws the same for two networks at three learning rates."""
     found = read("errors")
     _forest(
         axes,
@@ -137,7 +137,7 @@ def draw_mnist(axes):
 
 
 def _forest(axes, rows, limits):
-    """Means and intervals, a row a loss; rows beyond the limits as text."""
+    """Draws mean and interval of each loss; as text if beyond the limits."""
     labels, y, shown = [], 0, None
     for row in rows:
         group = row["experiment"], row["learning_rate"]
@@ -187,7 +187,7 @@ def _draw_difference(axes, y, row, limits):
         axes.text(limits[1], y, text, ha="right", va="center", color=FAINT)
         return
     color = BLUE if row["loss"] == CRL else INK
-    # "<0.001" is how a table writes what is smaller.
+    # Tables write smaller values as "<0.001".
     different = float(row["p_holm"].lstrip("<")) < 0.05
     axes.errorbar(
         mean,
@@ -210,7 +210,7 @@ def _name(loss):
 
 
 def draw_probabilities(axes):
-    """Calibration error of cross-entropy and CRL, corrected or not."""
+    """Draws calibration errors of cross-entropy and CRL, corrected or not."""
     kinds = (
         ("ce", "as trained", "cross-entropy", INK, "o", "full"),
         ("ce", "temperature", "cross-entropy, temperature", INK, "o", "none"),
@@ -230,7 +230,7 @@ def draw_probabilities(axes):
     for i, (loss, method, label, color, marker, fill) in enumerate(kinds):
         axes.plot(
             [found[(*case, loss, method)] for case in cases],
-            # One below the other, or marks would hide marks.
+            # One below the other, so that no mark hides another.
             [y + 0.15 * (i - 2) for y in range(len(cases))],
             marker,
             label=label,
@@ -254,7 +254,7 @@ def draw_probabilities(axes):
 
 
 def draw_paper(axes):
-    """CRL minus cross-entropy, in the paper and in our runs."""
+    """Draws CRL minus cross-entropy, in the paper and in our runs."""
     ours = [r for r in read("paper-differences") if r["loss"] == "CRL"]
     for y, row in enumerate(ours):
         mean, low, high = (
@@ -287,7 +287,7 @@ def draw_paper(axes):
 
 
 def _gain_of_the_paper(network):
-    """CRL's error minus cross-entropy's, of the rows that we have run."""
+    """Returns the paper's CRL minus cross-entropy, for rows that we ran."""
     rows = [
         row
         for row in read("paper-tables")
@@ -300,7 +300,7 @@ def _gain_of_the_paper(network):
     return sign * (values["CRL"] - values["CEL"])
 
 
-# Name of the file: title for screen readers, size in inches, what draws it.
+# File name: title for screen readers, size in inches, drawing function.
 FIGURES = {
     "alpha-and-beta": (
         "Test error by alpha and beta: ResNet-20 on CIFAR-10",
@@ -331,7 +331,7 @@ FIGURES = {
 
 
 def drawn(name):
-    """The Matplotlib figure of a name."""
+    """Returns the Matplotlib figure of a name."""
     _, size, draw = FIGURES[name]
     figure = Figure(size, layout="constrained")
     draw(figure.add_subplot())
@@ -339,7 +339,7 @@ def drawn(name):
 
 
 def svgs():
-    """Dict from each path to what it holds."""
+    """Returns the SVG text of each path, as a dict."""
     found = {}
     for name, (title, *_) in FIGURES.items():
         settings = {**SETTINGS, "svg.hashsalt": title}

@@ -3,9 +3,9 @@
     python docs/run_pages.py steps-or-weighting RUNS [RUNS ...]
     python docs/run_pages.py fine-grained-methods RUNS
 
-The first writes the section of each folder, with a figure and a CSV file, and
-leaves the sections of other folders. The second has a table for each network.
-The folders are those of the commands that the pages name. Any backend, or none.
+The first command writes a section for each folder, with a figure and a CSV
+file, and keeps the sections of other folders. The second writes a table for
+each network. The commands on the pages make the folders. No backend is needed.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import os
 import pathlib
 import re
 
-# Reports are made from records alone.
+# Reports need only the records.
 os.environ.setdefault("CRL_KERAS_RECORDS_ONLY", "1")
 
 from crl_keras.experiments.analysis import figures  # noqa: E402
@@ -32,8 +32,8 @@ INTRODUCTIONS = {
     EFFECTS: """# Steps or weighting: where the gain of CRL comes from
 
 CRL makes longer steps than cross-entropy, and it gives more weight to samples
-that are nearly right. Two controls have one of the two each: cross-entropy with
-CRL's steps, and CRL with cross-entropy's steps.
+that are nearly right. Each of two controls has only one of these effects:
+cross-entropy with CRL's steps, and CRL with cross-entropy's steps.
 [What CRL does to training](../what-crl-does.md) explains them and draws the
 conclusions. Each experiment below trains all of them from the same weights on
 the same batches, at every learning rate. `python docs/run_pages.py` makes this
@@ -41,13 +41,13 @@ page from the folders that the commands write.
 """,
     METHODS: """# Does CRL go together with the fine-grained methods?
 
-A small comparison of [B-CNN, DFL-CNN and DCL](../fine-grained.md) and of their
-plain backbone, each with cross-entropy and with CRL. It shows that the methods
-train with both losses, and what CRL does to each. It does not rank the methods,
-and says nothing on birds: eight epochs from random weights are far too few. The
-data are 100 images of each class of CIFAR-10, the first of each folder, and 50
+This small comparison trains [B-CNN, DFL-CNN and DCL](../fine-grained.md) and
+their plain backbone, each with cross-entropy and with CRL. It shows that the
+methods train with both losses, and the effect of CRL on each. It does not rank
+the methods, and says nothing about birds: eight epochs from random weights are
+far too few. The data are the first 100 images of each class of CIFAR-10, and 50
 for the test, at 32 pixels. The backbone has six convolutions and random
-weights, the same ones for every seed:
+weights, the same for every seed:
 
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input((32, 32, 3))
@@ -70,7 +70,7 @@ SHOWN = ("Data", "Seeds", "Training", "Device", "Software", "Time", "Date")
 
 
 def about(families, records):
-    """Lines on how runs were made."""
+    """Returns lines that say how the runs were made."""
     lines = []
     for name, values in report.facts(families):
         if name in SHOWN:
@@ -81,7 +81,7 @@ def about(families, records):
 
 
 def effects_section(folder):
-    """The Markdown of one experiment; writes its figures and numbers."""
+    """Returns an experiment as Markdown; writes its figures and numbers."""
     records = read_records(folder)
     (family,) = families = compare(records)
     slug = f"{EFFECTS}-{folder.name}"
@@ -110,7 +110,7 @@ def effects_page(folders):
         before = path.read_text(encoding="utf-8")
         sections = re.split(r"^(?=## )", before, flags=re.MULTILINE)[1:]
     sections += [effects_section(folder) for folder in folders]
-    # The last one of a title is the new one.
+    # A new section replaces an earlier one with its title.
     by_title = {part.partition("\n")[0]: part.rstrip() for part in sections}
     return [f"{part}\n" for part in by_title.values()]
 

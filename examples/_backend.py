@@ -1,4 +1,4 @@
-"""Chooses Keras's backend for a script, before anything imports Keras."""
+"""Chooses Keras's backend for a script, before Keras is imported."""
 
 from crl_keras_command import BACKENDS as BACKENDS
 from crl_keras_command import choose as choose

@@ -1,7 +1,6 @@
-"""Whole runs: of CIFAR-10, many at once, and on images that lie in files.
+"""Whole runs: CIFAR-10, many runs at once, and training on image files.
 
-Three parts of benchmark_gpu.py. What is run is run by the other examples, as
-a user would.
+Three parts of benchmark_gpu.py. They call the other examples, as a user would.
 """
 
 import contextlib
@@ -20,7 +19,7 @@ EXAMPLES = pathlib.Path(__file__).parent
 
 
 def cifar(report, size, arguments):
-    """Runs of CIFAR-10, and hours of every table of the paper."""
+    """Runs CIFAR-10, and prints the hours of every table of the paper."""
     with contextlib.ExitStack() as stack:
         folder = arguments.data_dir
         if folder is None and arguments.dry_run:
@@ -33,7 +32,7 @@ def cifar(report, size, arguments):
             for network in size["cifar"]:
                 _cifar_runs(report, network, folder, size, arguments)
     rates = report.path.with_name(f"gpu-rates-{report.backend}.csv")
-    # What an earlier, unfinished try has measured counts too.
+    # Measurements of an earlier, unfinished call count too.
     known = rates.read_text() if rates.exists() else ""
     for network in size["measured"]:
         if f"\n{network}," in known:
@@ -70,7 +69,7 @@ def _cifar_runs(report, network, folder, size, arguments):
 
 
 def many(report, size, arguments):
-    """Runs one by one, in processes that share the device, and as one."""
+    """Runs one by one, in processes that share the device, and together."""
     package = "crl_keras.experiments.runs.together"
     together = importlib.util.find_spec(package) is not None
     if not together:
@@ -120,14 +119,14 @@ def _many_row(report, network, how, runs, output):
 
 
 def _span(output):
-    """Seconds from the start of the first run to the end of the last."""
+    """Returns the seconds from the first run's start to the last run's end."""
     begun = [p.stat().st_mtime for p in output.glob("*/config.json")]
     ended = [p.stat().st_mtime for p in output.glob("*/result.json")]
     return max(ended) - min(begun)
 
 
 def files(report, size, arguments):
-    """The share of an epoch in which the device waits for image files."""
+    """Measures the share of an epoch that the device waits for image files."""
     import benchmark_training
     import keras
 
@@ -192,7 +191,7 @@ def _read_in_turn(report, folder, precision, size):
 
 
 def _again(feed):
-    """Arguments of `fit`: the first batch of a feed, again and again."""
+    """Returns arguments of `fit` that repeat the first batch of a feed."""
     import keras
 
     batch = feed.training()[0]
@@ -208,7 +207,7 @@ def _again(feed):
 
 
 def _epoch(model, given, feed, epochs=4):
-    """Seconds of an epoch of `fit`, the median of those after the first."""
+    """Returns the median seconds of an epoch of `fit`, without the first."""
     import keras
 
     stamps = []
@@ -228,7 +227,7 @@ def _epoch(model, given, feed, epochs=4):
 def _script(report, name, words):
     """Runs another example in this process; returns what it prints.
 
-    What ends it with a message, or fails, is left out, and said.
+    If it fails, or exits with a message, the report says so and continues.
     """
     words = [*words]
     if "cost" not in words:
@@ -248,13 +247,13 @@ def _script(report, name, words):
 
 
 def _results(output):
-    """The results of all runs in a folder of records."""
+    """Returns the results of all runs in a folder of records."""
     paths = sorted(output.glob("*/result.json"))
     return [json.loads(path.read_text()) for path in paths]
 
 
 def _make_cifar(folder, train, test):
-    """Noise in the files and folders of CIFAR-10, for speeds alone."""
+    """Writes noise in the files and folders of CIFAR-10, to measure speed."""
     import numpy as np
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Losses and training steps on arrays that are on the device already.
+"""Measures losses and training steps on arrays that are on the device.
 
 Two parts of benchmark_gpu.py.
 """
@@ -12,7 +12,7 @@ ITEM_SIZES = {"float32": 4, "bfloat16": 2}
 
 
 def losses(report, size, arguments):
-    """Value and gradient of the losses, of logits on the device."""
+    """Times value and gradient of the losses, with logits on the device."""
     import keras
     import numpy as np
 
@@ -28,7 +28,7 @@ def losses(report, size, arguments):
                 with report.unless_missing(f"{case} of {dtype}"):
                     logits = keras.ops.cast(values, dtype)
                     row = _beside(kind, labels, logits, size["seconds"])
-                    # What has to be moved: logits read, gradients written.
+                    # Bytes that must be moved: logits read, gradients written.
                     moved = 2 * values.size * ITEM_SIZES[dtype]
                     row["share"] = moved / row["crl_us"] * 1e6 / bandwidth
                     row["bandwidth"] = bandwidth / 1e9
@@ -36,7 +36,7 @@ def losses(report, size, arguments):
 
 
 def _beside(kind, labels, logits, seconds):
-    """Microseconds and memory of each loss, which take turns."""
+    """Returns time (µs) and memory of each loss; the losses take turns."""
     import benchmark_loss
     import keras
 
@@ -60,12 +60,12 @@ def _labels(labels, classes, kind, name):
 
     if kind == "dense":
         return keras.ops.one_hot(labels, classes)
-    # PyTorch's own takes 64 bits alone.
+    # PyTorch's own loss takes only 64-bit labels.
     return keras.ops.cast(labels, "int64" if name == "torch" else "int32")
 
 
 def _gradient(loss, labels, logits):
-    """A step that computes value and gradient, and the bytes it adds."""
+    """Returns a step (value and gradient), and the bytes that it adds."""
     import keras
 
     if keras.backend.backend() == "jax":
@@ -97,14 +97,14 @@ def _gradient(loss, labels, logits):
 
 
 def _copied_bytes_per_second(values, seconds):
-    """Bytes read and written, of a plain pass over an array."""
+    """Returns the bandwidth of a plain pass over an array, both ways."""
     import keras
 
     array = keras.ops.ones((values,), "float32")
     if keras.backend.backend() == "jax":
         import jax
 
-        # A copy may be left out by the compiler; a change of sign cannot.
+        # The compiler may leave out a copy, but not a change of sign.
         negative = jax.jit(lambda x: -x)
         times = _medians({"copy": lambda: negative(array)}, seconds)
     else:
@@ -116,7 +116,7 @@ def _copied_bytes_per_second(values, seconds):
 
 
 def _wait(value=None):
-    """Until the device has done what it was asked for."""
+    """Waits until the device has finished its work."""
     import keras
 
     if keras.backend.backend() == "jax":
@@ -131,7 +131,7 @@ def _wait(value=None):
 
 
 def _medians(steps, seconds):
-    """Median seconds of each step; they take turns, round after round."""
+    """Returns the median seconds of each step; the steps take turns."""
     inner = {}
     for name, step in steps.items():
         for _ in range(3):
@@ -140,7 +140,7 @@ def _medians(steps, seconds):
         for _ in range(5):
             value = step()
         _wait(value)
-        # Many at once, as the device is asked in training: 5 ms of them.
+        # Queue 5 ms of steps at once, as training does.
         once = (time.perf_counter() - start) / 5
         inner[name] = max(1, min(2000, round(5e-3 / once)))
     taken, names, begin = {name: [] for name in steps}, list(steps), time.time()
@@ -156,14 +156,14 @@ def _medians(steps, seconds):
 
 
 def step(report, size, arguments):
-    """A training step, on images that are on the device already."""
+    """Times a training step, on images that are on the device already."""
     import keras
     import numpy as np
 
     if keras.backend.backend() == "torch":
         import torch
 
-        # For both: Keras's network and torchvision's.
+        # For both networks, Keras's and torchvision's.
         torch.backends.cudnn.benchmark = True
     rng = np.random.default_rng(0)
     shape = (size["batch"], size["pixels"], size["pixels"], 3)
@@ -173,7 +173,7 @@ def step(report, size, arguments):
         library = network.partition("/")[0]
         if library == "torchvision":
             if keras.backend.backend() != "torch":
-                continue  # The peer on PyTorch.
+                continue  # It needs PyTorch.
             make = _torchvision
         else:
             make = _keras_trainer
@@ -195,7 +195,7 @@ def step(report, size, arguments):
 
 
 def _in_turn(make, network, precision, images, labels, size):
-    """Images a second with cross-entropy and CRL, and what else is seen."""
+    """Returns images/s with cross-entropy and CRL, memory, and more."""
     start = time.perf_counter()
     _reset_peak()
     steps, scales, values = {}, {}, {}
@@ -212,7 +212,7 @@ def _in_turn(make, network, precision, images, labels, size):
     for i in range(size["pairs"]):
         for loss in list(steps)[:: 1 if i % 2 else -1]:
             start = time.perf_counter()
-            values[loss] = steps[loss]()  # A number: the device is done.
+            values[loss] = steps[loss]()  # A float, so the step is done.
             taken[loss].append(time.perf_counter() - start)
     ratios = [b / a for a, b in zip(taken["ce"], taken["crl"], strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4)
@@ -245,7 +245,7 @@ def _reset_peak():
 
 
 def _peak_gib():
-    """Memory at its peak; on JAX since the process began."""
+    """Returns the peak of memory; on JAX, since the process began."""
     import keras
 
     if keras.backend.backend() == "jax":
@@ -304,12 +304,12 @@ def keras_model(network, precision, loss, shape, classes):
         model = keras.Model(inputs, inner(scaling(inputs)))
         optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
         if precision == "mixed_float16":
-            # It doubles so soon that a short measurement sees it move.
+            # The scale doubles early, so a short measurement sees it change.
             optimizer = keras.optimizers.LossScaleOptimizer(
                 optimizer, initial_scale=2.0**10, dynamic_growth_steps=3
             )
         model.compile(optimizer, make_loss(loss, classes))
-        # Only then it has a scale to show.
+        # The optimizer has a scale only after this.
         model.optimizer.build(model.trainable_variables)
     finally:
         keras.config.set_dtype_policy("float32")
@@ -317,7 +317,7 @@ def keras_model(network, precision, loss, shape, classes):
 
 
 def _torchvision(network, precision, loss, images, labels, classes):
-    """The peer: channels last, autocast, SGD, as its users train."""
+    """torchvision's network with channels last, autocast and SGD, as usual."""
     import torch
     import torchvision
 
@@ -360,7 +360,7 @@ def _torchvision(network, precision, loss, images, labels, classes):
 
 
 def _profile(report, make, network, precision, images, labels, size):
-    """What the device spends a step with cross-entropy on."""
+    """Measures where the device spends a step with cross-entropy."""
     import keras
 
     one, _ = make(network, precision, "ce", images, labels, size["classes"])

@@ -1,22 +1,22 @@
-"""What a GPU alone can show, in parts that can be stopped at any time.
+"""Measures what only a GPU can show, in parts that you can stop at any time.
 
     python examples/benchmark_gpu.py --data-dir data --output docs/results
     python examples/benchmark_gpu.py --dry-run
 
-Each part runs in a process of its own, on JAX and on PyTorch, whichever is
-installed, with a limit of time; TensorFlow is not needed:
-- losses: value and gradient of CRL beside the cross-entropies of Keras and
+Each part runs in its own process, on JAX and on PyTorch if they are installed,
+with a time limit. TensorFlow is not needed:
+- losses: value and gradient of CRL and of the cross-entropies of Keras and
   PyTorch: time, memory, and share of the bandwidth that a copy reaches;
 - step: a training step of ResNet-50 with cross-entropy and CRL, in three
-  precisions, beside torchvision's;
+  precisions, compared with torchvision's;
 - cifar: real runs of CIFAR-10 from --data-dir, and hours of every table;
 - many: runs one by one, in processes that share the GPU, and as one program;
-- files: the share of time in which the GPU waits for image files.
+- files: the share of time that the GPU waits for image files.
 
-Figures are written as soon as they are there, in gpu-PART-BACKEND.json and on
-a page, gpu.md. The same command goes on with the parts that are not finished.
-What cannot be measured, as a package is missing, is said and left out.
---dry-run does all of it at toy size, also on a CPU: its figures mean nothing.
+The program writes each number at once, to gpu-PART-BACKEND.json, and after each
+part the page gpu.md. The same command continues with the parts that are not
+finished. If a package is missing, its part is left out, and the page says so.
+--dry-run runs everything at toy size, also on a CPU: its figures mean nothing.
 """
 
 import argparse
@@ -35,7 +35,7 @@ import sys
 import time
 import traceback
 
-# Seconds that a part may take; the most telling first.
+# Seconds that a part may take; the most informative parts first.
 LIMITS = {"losses": 90, "step": 240, "cifar": 240, "many": 150, "files": 120}
 BACKENDS = ("jax", "torch")
 PACKAGES = ("keras", "keras-hub", "numpy", "pillow", "simplejpeg")
@@ -70,7 +70,7 @@ REAL = dict(
     read_batch=128,
     files=(256, 12),
 )
-# All of it, so small that a CPU does it at once.
+# Everything, so small that a CPU finishes in seconds.
 DRY = dict(
     losses=(10,),
     samples=8,
@@ -99,18 +99,18 @@ DRY = dict(
 )
 
 
-# Tables of the page: title, what it says, and columns as (key, head, format),
-# or the key alone where the head is the same word.
+# Tables of the page: title, text, and columns as (key, head, format), or only
+# the key if the head is the same word.
 TABLES = {
     "losses": (
         "Losses",
         "Value and gradient of a whole loss object, in microseconds: the "
-        "median over rounds in which all take turns. *Of the copy* is the "
-        "share of the bandwidth that a plain copy of a large array reached in "
-        "the same process, with the bytes that CRL cannot do without: logits "
-        "read once, gradients written once; above 100 % the arrays lie in the "
-        "cache. Memory is what a step adds at its "
-        "peak, in arrays of the size of the logits, where it can be known.",
+        "median over rounds in which the losses take turns. *Of the copy* "
+        "compares the bandwidth with that of a plain copy of a large array "
+        "in the same process. It counts only the bytes that CRL must move: "
+        "logits read once, gradients written once. Above 100 % the arrays lie "
+        "in the cache. Memory is what a step adds at its peak, in arrays of "
+        "the size of the logits, if it can be measured.",
         (
             "backend",
             ("case", "Labels, logits", ""),
@@ -131,8 +131,8 @@ TABLES = {
         "A training step",
         "Images a second with cross-entropy (CE) and with CRL, which take "
         "turns, on images that are on the device; the ratio of their times "
-        "with its quartiles. torchvision's network is trained by PyTorch "
-        "alone, with channels last and autocast. In float32 both backends may "
+        "with its quartiles. Plain PyTorch trains torchvision's network, with "
+        "channels last and autocast. In float32 both backends may "
         "compute convolutions in TF32, their default. In mixed_float16 the "
         "scale of the loss grows every few steps. On JAX the memory is the "
         "peak since the process began.",
@@ -149,8 +149,8 @@ TABLES = {
         ),
     ),
     "profile": (
-        "What a step is spent on",
-        "The kernels of one step with cross-entropy that take most of it.",
+        "Where a step spends its time",
+        "The kernels that take most of a step with cross-entropy.",
         (
             *"backend network precision".split(),
             ("what", "Kernel", ""),
@@ -161,7 +161,7 @@ TABLES = {
     "cifar": (
         "CIFAR-10",
         "One run of each loss with the recipe `short`, by "
-        "`examples/compare_losses.py`. One seed compares no losses.",
+        "`examples/compare_losses.py`. One seed cannot compare losses.",
         (
             *"backend images network loss precision epochs".split(),
             ("error", "Test error", ".2%"),
@@ -171,8 +171,8 @@ TABLES = {
     ),
     "many": (
         "Many runs at once",
-        "Two epochs of CRL on noise, from the start of the first run to the "
-        "end of the last, compilation included.",
+        "Two epochs of CRL on noise. The time runs from the start of the "
+        "first run to the end of the last, with compilation.",
         (
             *"backend network how runs".split(),
             ("asked_for", "Asked for", ""),
@@ -183,9 +183,9 @@ TABLES = {
     ),
     "files": (
         "Training on image files",
-        "JPEGs of 500 x 375 pixels that were made here, or those of "
-        "`--images`. *Waits* is the share of an epoch of `fit` that an epoch "
-        "on one batch, again and again, does not take.",
+        "JPEGs of 500 x 375 pixels that the benchmark made, or those of "
+        "`--images`. *Waits* compares an epoch of `fit` with one that repeats "
+        "a single batch: it is the share of the time that this one saves.",
         (
             *"backend reader threads network pixels batch precision".split(),
             ("read_per_second", "images/s, reader alone", ",.0f"),
@@ -198,7 +198,7 @@ TABLES = {
 
 
 class Report:
-    """The figures of one part, on disk as soon as they are there."""
+    """The figures of one part; each is written to disk at once."""
 
     def __init__(self, path, part, arguments):
         import keras
@@ -221,13 +221,13 @@ class Report:
         self.write()
 
     def row(self, table, **values):
-        """Adds a row to a table; the file has it before this returns."""
+        """Adds a row to a table, and writes the file."""
         self.figures["rows"].append(dict(table=table, **values))
         print(f"  {table}: {values}", flush=True)
         self.write()
 
     def left_out(self, what, why):
-        """Says what is not measured, and why."""
+        """Notes what is not measured, and why."""
         text = " ".join(f"{what}: {why}".split())
         self.figures["left_out"].append(text)
         print(f"  left out, {text}", flush=True)
@@ -235,10 +235,10 @@ class Report:
 
     @contextlib.contextmanager
     def unless_missing(self, what):
-        """Leaves out what fails, and says why: the rest goes on."""
+        """If the block fails, notes why, and lets the rest continue."""
         try:
             yield
-        # Out of memory is one of them, and has another class everywhere.
+        # Out of memory has a different class on each backend.
         except Exception as error:
             why = str(error).strip().partition("\n")[0][:300]
             self.left_out(what, f"{type(error).__name__}: {why}")
@@ -246,7 +246,7 @@ class Report:
                 traceback.print_exc()
 
     def write(self, complete=False):
-        """Writes all so far, unless an earlier try got further."""
+        """Writes all figures, unless an earlier call has more."""
         self.figures["complete"] = complete
         if complete or len(self.figures["rows"]) >= self.known:
             temporary = self.path.with_suffix(".tmp")
@@ -283,14 +283,14 @@ def _versions():
 
 
 def measure(part, arguments):
-    """One part, in this process."""
+    """Measures one part in this process."""
     import _gpu_runs
     import _gpu_speed
 
     from crl_keras.experiments.devices import share_gpu
 
     if part == "many":
-        # Before the backend is asked: or it would leave the workers nothing.
+        # Before the backend starts: it would take the memory of the workers.
         share_gpu(os.environ)
     backend = os.environ["KERAS_BACKEND"]
     report = Report(_path(arguments.output, part, backend), part, arguments)
@@ -306,13 +306,13 @@ def measure(part, arguments):
 
 
 def _records(path, dry_run):
-    """Where a part keeps its runs and profiles: not beside the figures."""
+    """Returns the folder of a part's runs and profiles."""
     name = "gpu-dry-run" if dry_run else "gpu"
     return pathlib.Path("runs") / name / "records" / path.stem
 
 
 def _forget(path, dry_run):
-    """Removes the figures of a part, and the runs that it has made."""
+    """Removes the figures and the runs of a part."""
     path.unlink(missing_ok=True)
     name = path.name.replace("cifar", "rates")
     path.with_name(name).with_suffix(".csv").unlink(missing_ok=True)
@@ -324,14 +324,14 @@ def _path(output, part, backend):
 
 
 def run_part(part, backend, limit, dry_run):
-    """Runs a part in a process of its own; returns what became of it."""
+    """Runs a part in its own process; returns how it ended."""
     environment = dict(os.environ, KERAS_BACKEND=backend, COLUMNS="100")
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if importlib.util.find_spec("crl_keras") is None:  # The source tree's.
+    if importlib.util.find_spec("crl_keras") is None:  # Use the source tree.
         root = str(pathlib.Path(__file__).resolve().parents[1])
         paths = [root, environment.get("PYTHONPATH")]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    if dry_run:  # More threads than one would wait for each other.
+    if dry_run:  # Several threads would wait for each other.
         environment.setdefault("OMP_NUM_THREADS", "1")
     start = time.monotonic()
     process = subprocess.Popen(
@@ -345,7 +345,7 @@ def run_part(part, backend, limit, dry_run):
     except subprocess.TimeoutExpired:
         how = f"was stopped at its limit of {limit:.0f} s"
     finally:
-        # And what it has started, such as workers.
+        # Ends the processes that it started too, such as workers.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -354,7 +354,7 @@ def run_part(part, backend, limit, dry_run):
 
 
 def page(reports, ended):
-    """The figures of all parts as a page of the documentation."""
+    """Returns the figures of all parts as a page in Markdown."""
     dry = any(report["dry_run"] for report in reports)
     lines = ["# Benchmark: on a GPU", ""]
     if dry:
@@ -372,7 +372,7 @@ def page(reports, ended):
         name = f"{r['part']} on {r['backend']}"
         if not r["complete"]:
             lines += ["", f"Not finished, figures are missing: {name}, which "]
-            lines[-1] += ended.get(name, "is to go on with the same command.")
+            lines[-1] += ended.get(name, "continues with the same command.")
     for table, (title, text, columns) in TABLES.items():
         rows = [
             dict(row, backend=report["backend"])
@@ -399,7 +399,7 @@ def page(reports, ended):
 
 
 def _table(rows, columns):
-    """Lines of a Markdown table, without columns that are empty."""
+    """Returns the lines of a Markdown table, without empty columns."""
     columns = [
         (c, c.capitalize(), "") if isinstance(c, str) else c for c in columns
     ]
@@ -420,10 +420,10 @@ def parse_arguments():
         "--parts", nargs="+", choices=LIMITS, default=list(LIMITS)
     )
     parser.add_argument(
-        "--backends", nargs="+", choices=BACKENDS, help="(those installed)"
+        "--backends", nargs="+", choices=BACKENDS, help="(all installed)"
     )
     parser.add_argument(
-        "--data-dir", help="folder of cifar10 or cifar10.tar.gz, for cifar"
+        "--data-dir", help="folder with cifar10 or cifar10.tar.gz, for cifar"
     )
     parser.add_argument(
         "--images", type=pathlib.Path, help="folder of image files, for files"
@@ -436,7 +436,7 @@ def parse_arguments():
         type=float,
         default=1.0,
         metavar="FACTOR",
-        help="of the time limit of each part: "
+        help="multiplies the time limit of each part: "
         + ", ".join(f"{part} {limit} s" for part, limit in LIMITS.items()),
     )
     parser.add_argument(
@@ -472,7 +472,7 @@ def main():
     output, ended = arguments.output, {}
     output.mkdir(parents=True, exist_ok=True)
     _write_page(output, ended)
-    # Also then the part in hand has to be ended.
+    # If this process is terminated, end the running part too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     end = time.monotonic() + 60 * arguments.minutes
     for part in LIMITS:
@@ -494,7 +494,7 @@ def main():
                 _forget(path, arguments.dry_run)
             left = end - time.monotonic()
             if left < 20:
-                print(f"{name} waits for the next call: --minutes are over")
+                print(f"{name} waits for the next call: --minutes is used up")
                 continue
             limit = min(arguments.limit * LIMITS[part], left)
             ended[name] = run_part(part, backend, limit, arguments.dry_run)

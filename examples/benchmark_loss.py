@@ -1,14 +1,14 @@
-"""Time and peak memory of CRL beside the cross-entropies of Keras.
+"""Measures time and peak memory of CRL and of Keras's cross-entropies.
 
     python examples/benchmark_loss.py --output docs/results
 
-For every backend, in a process of its own, value and gradient of each loss are
-computed in turn, round after round, so that a drift of the machine's speed
-meets all of them alike. A ratio is the median over the rounds of (time of
-the loss) / (time of Keras's cross-entropy) within one round; below 1 is faster
-than Keras. Memory is the peak that one step adds, in units of one array of the
-size of the logits (the gradient itself is 1): on JAX what the compiled program
-says it needs, on the others what the process held at its peak.
+Each backend runs in its own process. The losses take turns to compute value and
+gradient, round after round, so a change of the machine's speed affects all of
+them alike. A ratio is the median over the rounds of (time of the loss) / (time
+of Keras's cross-entropy) within one round; below 1 is faster than Keras. Memory
+is the peak that one step adds, in units of one array of the size of the logits
+(the gradient itself is 1). On JAX the compiled program reports it; on the other
+backends it is measured on the process.
 """
 
 import argparse
@@ -36,12 +36,12 @@ MODES = {
     "jax": ("jit",),
     "torch": ("eager",),
 }
-# Below it (bytes of the logits), an allocation is lost in the noise of malloc.
+# For smaller logits (in bytes), the noise of malloc hides an allocation.
 SMALLEST_MEASURED = 2**20
 
 
 def make_losses(kind, backend):
-    """The losses to compare by name; Keras's own comes first."""
+    """Returns the losses to compare by name; Keras's own comes first."""
     import keras
 
     import crl_keras
@@ -68,7 +68,7 @@ def make_losses(kind, backend):
 
 
 def make_step(loss, y_true, logits, backend, mode):
-    """A function of nothing that computes value and gradient and waits."""
+    """Returns a function that computes value and gradient, and waits."""
     if backend == "tensorflow":
         import tensorflow as tf
 
@@ -133,7 +133,7 @@ def make_steps(kind, samples, classes, backend, mode):
 
 
 def time_case(steps, seconds):
-    """Seconds of every step in every round."""
+    """Returns the seconds of every step in every round."""
     for step in steps.values():
         for _ in range(3):
             step()
@@ -146,7 +146,7 @@ def time_case(steps, seconds):
     times = {name: [] for name in steps}
     names = list(steps)
     for i in range(rounds):
-        # A different one comes first each time: it finds a colder cache.
+        # Another loss comes first each time, as the first has a colder cache.
         for name in names[i % len(names) :] + names[: i % len(names)]:
             start = time.perf_counter()
             for _ in range(inner):
@@ -156,10 +156,10 @@ def time_case(steps, seconds):
 
 
 def peak_of_step(step, backend, device):
-    """Bytes that one step adds to the memory in use, at its peak."""
+    """Returns the bytes that one step adds to the memory, at its peak."""
     if backend == "jax":
-        # The arrays of a step may lie where freed ones did: sampling the
-        # process's memory would then miss them.
+        # A step may reuse freed memory, so sampling the process's memory
+        # would miss its arrays.
         found = step.compiled().memory_analysis()
         return found.temp_size_in_bytes + found.output_size_in_bytes
     step()
@@ -184,7 +184,7 @@ def peak_of_step(step, backend, device):
 
     peaks = []
     for _ in range(5):
-        clear_refs.write_text("5")  # Sets the peak back to what is in use.
+        clear_refs.write_text("5")  # Resets the peak to the memory in use.
         before = kilobytes("VmRSS")
         step()
         peaks.append(kilobytes("VmHWM") - before)
@@ -192,7 +192,7 @@ def peak_of_step(step, backend, device):
 
 
 def measure(backend, device, what, seconds):
-    """Rows of one backend; runs in a process of its own."""
+    """Returns the rows of one backend; runs in its own process."""
     rows = []
     for mode in MODES[backend]:
         for kind, samples, classes in CASES:
@@ -253,16 +253,16 @@ def run_child(backend, what, arguments):
         environment["JAX_PLATFORMS"] = "cpu"
     if what == "time" and arguments.device == "cpu":
         # glibc returns arrays of this size to the system and fetches zeroed
-        # pages for the next step. Whether it does so depends on the order in
-        # which arrays are freed, and takes longer than the loss: on PyTorch it
-        # made one and the same loss 1.0 to 1.4 times as slow as itself.
+        # pages for the next step. This takes longer than the loss, and
+        # depends on the order in which arrays are freed: on PyTorch a loss
+        # was 1.0 to 1.4 times as slow as the same loss.
         environment["MALLOC_MMAP_THRESHOLD_"] = str(2**32)
         environment["MALLOC_TRIM_THRESHOLD_"] = str(2**34)
     if what == "memory":
-        # Here they are to go back, so that the memory in use is what the
-        # process holds.
+        # Here glibc must return freed arrays, so that the process holds only
+        # the memory in use.
         environment["MALLOC_MMAP_THRESHOLD_"] = "65536"
-        environment["TF_ENABLE_ONEDNN_OPTS"] = "0"  # Else TensorFlow pools it.
+        environment["TF_ENABLE_ONEDNN_OPTS"] = "0"  # Or TensorFlow pools it.
     command = [sys.executable, __file__, "--child", backend, what]
     command += ["--device", arguments.device]
     command += ["--seconds", str(arguments.seconds)]
@@ -301,7 +301,7 @@ def table(rows):
 
 
 def page(report):
-    """The report as a page of the documentation."""
+    """Returns the report as a page of the documentation."""
     used = ", ".join(f"{n} {v}" for n, v in sorted(report["versions"].items()))
     worst = max(row["time_ratio"]["crl"] for row in report["rows"])
     best = min(row["time_ratio"]["crl"] for row in report["rows"])
@@ -310,22 +310,22 @@ def page(report):
 Made by `python examples/benchmark_loss.py --output docs/results` on
 {report["date"]}, on {report["machine"]} ({report["device"]}), with {used}.
 
-Value and gradient of a whole loss object, as `fit` calls it. Times are
-ratios to Keras's own cross-entropy of the same labels, medians over rounds in
-which all take turns; below 1 is faster than Keras. CRL (alpha 1.5, beta 1) is
-between {best:.2f} and {worst:.2f}. NLLR (alpha 0) takes the exact way through
-the margin, which no kernel of a backend helps with, and costs more. "torch's
-CE" is `torch.nn.functional.cross_entropy`, called directly. Memory is what one
-step adds at its peak, in arrays of the size of the logits, where these are
-1 MiB or more; the gradient itself is 1. On JAX it is what the compiled program
-says it needs: its results and its temporary arrays.
+The benchmark computes value and gradient of a whole loss object, as `fit` calls
+it. Times are ratios to Keras's own cross-entropy of the same labels: medians
+over rounds in which the losses take turns. Below 1 is faster than Keras. CRL
+(alpha 1.5, beta 1) is between {best:.2f} and {worst:.2f}. NLLR (alpha 0) costs
+more, because it is computed exactly, from the margin, and no backend has a
+kernel for that. "torch's CE" is `torch.nn.functional.cross_entropy`, called
+directly. Memory is what one step adds at its peak, in arrays of the size of the
+logits, if these are 1 MiB or more; the gradient itself is 1. On JAX the
+compiled program reports it: its results and its temporary arrays.
 
 {table(report["rows"])}
 
 Times on a CPU are taken with an allocator that keeps freed memory
-(`MALLOC_TRIM_THRESHOLD_`). Without that, eager PyTorch spends most of a step at
-4096x1000 in page faults, and ratios of one and the same loss to itself scatter
-from 1.0 to 1.4.
+(`MALLOC_TRIM_THRESHOLD_`). Without it, eager PyTorch spends most of a step at
+4096x1000 in page faults, and the ratio of a loss to itself varies from 1.0 to
+1.4.
 """
 
 

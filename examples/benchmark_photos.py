@@ -1,14 +1,14 @@
-"""What a few hundred photos give, with each way of batch normalisation.
+"""Fine-tunes on a few hundred photos, with each mode of --batch-norm.
 
     python examples/benchmark_photos.py --data-dir ~/data \\
         --output docs/results
 
-Takes small sets out of CIFAR-10 (--data-dir has cifar10.tar.gz or a folder
-cifar10 of JPEGs), makes them larger, writes them as folders of photos, and
-fine-tunes KerasCV's ResNet-18 on them from random weights, as
-examples/finetune.py does. Writes photos.md; the runs go to runs/photos, where
-the same command goes on after a stop. Runs of other backends that are there
-already are shown too.
+The program takes small sets out of CIFAR-10 (--data-dir has cifar10.tar.gz or a
+folder cifar10 of JPEGs), enlarges the images, and writes them as folders of
+photos. It fine-tunes KerasCV's ResNet-18 on them from random weights, as
+examples/finetune.py does. It writes photos.md. The runs are in runs/photos, so
+the same command continues after a stop. The page also shows the runs of other
+backends in that folder.
 """
 
 import argparse
@@ -93,7 +93,7 @@ def photo_folder(data_dir, count, side, path):
 
 
 def measured(arguments, count, epochs):
-    """The runs on so many images: a dict for each mode and loss."""
+    """Trains on `count` images; yields a dict for each mode and loss."""
     from crl_keras.experiments.commands.arguments import finetune_parser
     from crl_keras.experiments.commands.plans import make_plan
     from crl_keras.experiments.commands.running import run_plan
@@ -166,8 +166,10 @@ def summary(loss, records):
 
 
 def answers(arguments, rows):
-    """A sentence for each number of images and backend: the test accuracy of
-    each mode."""
+    """Yields a sentence on each number of images, epochs and backend.
+
+    It gives the test accuracy of each mode.
+    """
     kinds = dict.fromkeys((r["count"], r["epochs"], r["backend"]) for r in rows)
     for count, epochs, backend in kinds:
         parts = []
@@ -198,7 +200,7 @@ def page(arguments, rows):
     versions = ", ".join(f"{k} {v}" for k, v in versions.items())
     others = []
     if len({row["backend"] for row in rows}) > 1:
-        others = ["The same command with `--backend` trains on another.", ""]
+        others = ["Add `--backend` to train on another backend.", ""]
     return "\n".join(
         [
             "# What do a few hundred photos give?",
@@ -215,10 +217,10 @@ def page(arguments, rows):
             "",
             *table(rows),
             "",
-            "*Warned* counts the runs of which the program said that the "
-            "moving averages had not arrived. *Share of time* is what "
-            "computing the statistics again took of training and testing. "
-            "Mean and standard deviation over the seeds.",
+            "*Warned* counts the runs for which the program warned that the "
+            "moving averages need more steps. *Share of time* is the time for "
+            "computing the statistics again, as a share of training and "
+            "testing. Numbers are mean and standard deviation over the seeds.",
             "",
             f"    {command} {shlex.join(words)}",
             "",

@@ -1,18 +1,18 @@
-"""How much faster runs are that train as one program, on JAX.
+"""Measures how much faster many runs train as one program, on JAX.
 
     python examples/benchmark_together.py --data-dir mnist.tar.gz \\
         --output docs/results
     python examples/benchmark_together.py --device gpu --output docs/results
 
-Two tables:
-- whole comparisons, with compilation, tests and records: `--together off`
-  beside the other way, in one process, each from empty caches. Where the
-  comparison has many runs, one by one is measured on the first of them and
-  counted per run;
-- training steps alone: images/s over all runs at 1, 4, 16 and 64 runs, beside
-  one run by Keras's own step.
+It makes two tables:
+- whole comparisons, with compilation, tests and records: `--together off` and
+  the other settings, in one process, each from empty caches. If a comparison
+  has many runs, only the first ones train one by one, and the table gives the
+  time per run;
+- training steps only: images/s over all runs at 1, 4, 16 and 64 runs, and of
+  one run with Keras's own step.
 
-Without --data-dir MNIST is what Keras downloads.
+Without --data-dir, Keras downloads MNIST.
 """
 
 import argparse
@@ -31,7 +31,7 @@ import _backend  # noqa: F401  Before Keras is imported.
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A comparison, and how many of its runs are made one by one."""
+    """A comparison, and how many of its runs train one by one."""
 
     dataset: str
     network: str
@@ -96,7 +96,7 @@ CASES = (
 
 
 def measure_case(case, data_dir):
-    """Seconds a run, one by one and in the other ways; a row for each way."""
+    """Measures seconds per run; returns a row for each way to train."""
     found = {}
     for way in ("off", *case.together):
         with tempfile.TemporaryDirectory() as output:
@@ -123,7 +123,7 @@ def measure_case(case, data_dir):
 
 
 def measure_plan(plan):
-    """Seconds of a plan from empty caches, and how its first run was made."""
+    """Returns seconds of a plan, from empty caches, and its `together`."""
     import jax
 
     from crl_keras.experiments.runs import sweep
@@ -141,7 +141,7 @@ def measure_plan(plan):
 
 
 def measure_speeds(network, counts):
-    """Images/s over all runs of a network on 32 x 32 images, by count."""
+    """Measures images/s over all runs of a network, for each count of runs."""
     import keras
 
     from crl_keras.experiments.data.named import load_dataset
@@ -187,7 +187,7 @@ def measure_speeds(network, counts):
 
 
 def page(report):
-    """A page of the documentation."""
+    """Returns the report as a page of the documentation."""
     used = [f"{n} {v}" for n, v in sorted(report["versions"].items())]
     lines = [
         f"# Benchmark: runs that train as one program, {report['device']}",
@@ -200,9 +200,10 @@ def page(report):
             "",
             "## Whole comparisons",
             "",
-            "All of it but loading the data: compilation, training, tests, "
-            "records and, for `auto`, the trial. One by one was measured on "
-            "so many of the runs, in the same process.",
+            "The time includes compilation, training, tests, records and, for "
+            "`auto`, the trial, but not loading the data. *Measured one by "
+            "one* is the number of runs that trained one by one, in the same "
+            "process.",
             "",
             "| Data | Network | Runs | Epochs | Measured one by one "
             "| `--together` | At a time | One by one, s a run "
@@ -258,7 +259,7 @@ def parse_arguments():
         "--runs", nargs="+", type=int, help="(1 4 16 64; 1 4 on a CPU)"
     )
     parser.add_argument(
-        "--output", type=pathlib.Path, help="folder of the page"
+        "--output", type=pathlib.Path, help="folder for the page"
     )
     return parser.parse_args()
 
@@ -276,7 +277,7 @@ def main():
     on_gpu = arguments.device == "gpu"
     if on_gpu != (jax.default_backend() == "gpu"):
         sys.exit(
-            f"benchmark_together: JAX is on {jax.default_backend()}, and "
+            f"benchmark_together: JAX uses {jax.default_backend()}, but "
             f"--device is {arguments.device}"
         )
     counts = arguments.runs or ([1, 4, 16, 64] if on_gpu else [1, 4])
@@ -295,7 +296,7 @@ def main():
             print(*rows, sep="\n", flush=True)
             cases += rows
     command = ["python", "examples/benchmark_together.py"]
-    for argument in sys.argv[1:]:  # Paths of this machine say nothing.
+    for argument in sys.argv[1:]:  # Without the folders of this machine.
         name = pathlib.PurePath(argument).name
         command.append(name if os.path.isabs(argument) else argument)
     report = dict(

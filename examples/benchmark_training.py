@@ -1,23 +1,23 @@
-"""Where the time of training goes: reading images, the step, and the rest.
+"""Measures where training spends its time: images, the step, the rest.
 
     python examples/benchmark_training.py --backend jax --output docs/results
     python examples/benchmark_training.py --backend torch \\
         --network keras_cv/resnet50 --image-size 224 --batch-size 64
 
-Three things, each a ratio within one run:
-- input: images/s of all readers at 224 and 448 pixels, beside what
-  TensorFlow does when it decodes and resizes alone (the ceiling), and Pillow;
-- step: a training step with CRL beside one with cross-entropy, in turn;
-- rest: the share of an epoch that is not spent in its training steps, in which
-  the device waits for images, callbacks and the state that is saved: resnet20
-  on images in memory, and the network on image files.
+It measures three things, each as a ratio within one run:
+- input: images/s of all readers at 224 and 448 pixels, compared with TensorFlow
+  when it only decodes and resizes (the ceiling), and with Pillow;
+- step: training steps with CRL and with cross-entropy, in turn;
+- rest: the share of an epoch outside of its training steps, when the device
+  waits for images, callbacks and saving: resnet20 on images in memory, and the
+  network on image files.
 
 Without TensorFlow the rows of tf.data are left out, on every backend.
 
-The images are made here, 500 x 375 pixels, unless --images names a folder. On
-a GPU, `auto` precision is 16-bit. One backend a run: --output keeps the figures
-of each in benchmark-training-BACKEND.json, and writes a page of all that are
-there.
+The program makes images of 500 x 375 pixels, unless --images names a folder. On
+a GPU, `auto` precision is 16-bit. A call measures one backend. --output writes
+its figures to benchmark-training-BACKEND.json, and a page with the figures of
+all backends in the folder.
 """
 
 import argparse
@@ -39,9 +39,9 @@ import _backend  # noqa: F401  Before Keras is imported.
 
 
 def make_images(folder, count=256, copies=12):
-    """JPEGs that take as long to decode as photographs of their size.
+    """Writes JPEGs that take as long to decode as photos of their size.
 
-    Enough of them for an epoch that takes longer than its start.
+    There are enough of them that an epoch takes longer than its start.
     """
     import numpy as np
     from PIL import Image
@@ -62,7 +62,7 @@ def make_images(folder, count=256, copies=12):
 
 
 def images_per_second(batches, seconds):
-    """Of batches that are given out again and again, the first left out."""
+    """Returns the speed of reading batches repeatedly, without the first."""
     iterator = iter(batches)
     next(iterator)
     count, start = 0, time.perf_counter()
@@ -77,7 +77,7 @@ def images_per_second(batches, seconds):
 
 
 class Trained:
-    """What `fit` reads of a feed, in its order."""
+    """The batches that `fit` reads of a feed, in its order."""
 
     def __init__(self, feed):
         self.batches = feed.training()
@@ -89,7 +89,7 @@ class Trained:
 
 
 class Ceiling:
-    """Nothing but decoding and resizing, by TensorFlow."""
+    """Decodes and resizes images with TensorFlow, and does nothing else."""
 
     def __init__(self, paths, size, batch_size):
         import tensorflow as tf
@@ -100,8 +100,8 @@ class Ceiling:
 
         pipeline = tf.data.Dataset.from_tensor_slices(paths)
         pipeline = pipeline.map(read, num_parallel_calls=os.cpu_count())
-        # As in the readers: the waits of a pipeline that tunes itself would
-        # make the ceiling lower than it is.
+        # As in the readers. A pipeline that tunes itself waits, which would
+        # make the ceiling too low.
         options = tf.data.Options()
         options.autotune.enabled = False
         pipeline = pipeline.batch(batch_size).prefetch(2)
@@ -112,7 +112,7 @@ class Ceiling:
 
 
 class PillowAlone:
-    """Nothing but decoding and resizing, by Pillow in threads."""
+    """Decodes and resizes images with Pillow in threads, nothing else."""
 
     def __init__(self, paths, size, batch_size):
         self.batches = [
@@ -176,7 +176,7 @@ def measure_input(folder, seconds, sizes=(224, 448), batch_size=32):
                 for crop in ("random", "random_resized")
             },
         }
-        # In turn, three times: a drift of the machine meets all alike.
+        # In turn, three times, so a change of speed affects all alike.
         found = {name: [] for name in makers}
         for _ in range(3):
             for name, batches in makers.items():
@@ -202,7 +202,7 @@ ALONE = {"tf.data": Ceiling, "pillow": PillowAlone}
 
 
 def measure_step(network, size, batch_size, precision, seconds, pairs):
-    """Seconds of a training step by loss, in turn, of so many at least."""
+    """Times training steps with each loss in turn, at least `pairs` pairs."""
     import keras
     import numpy as np
     from scipy import stats
@@ -261,7 +261,7 @@ def measure_step(network, size, batch_size, precision, seconds, pairs):
 def measure_rest(
     folder, in_memory, network, size, batch_size, precision, steps
 ):
-    """Shares of an epoch outside of the step: in memory, and from files."""
+    """Measures the share of an epoch outside of steps: memory, and files."""
     import numpy as np
 
     from crl_keras.experiments.data import sources
@@ -274,7 +274,7 @@ def measure_rest(
     test = splits.Split(pixels[:100], np.arange(100) % 10)
     memory = splits.Dataset("made", train, test, tuple("0123456789"))
     files = sources.open_dataset(f"folder:{folder}", resized=True)
-    classes = files.classes  # Each needs an image.
+    classes = files.classes  # Each class needs an image.
     files = files.limited(
         max(steps * batch_size, classes), max(batch_size, classes)
     )
@@ -292,7 +292,7 @@ def measure_rest(
 
 
 def _outside(network, data, recipe, reader, precision, epochs=4):
-    """The share of an epoch that its steps do not take."""
+    """Measures the share of an epoch that its steps do not take."""
     import keras
 
     from crl_keras.experiments.devices import resolve_precision
@@ -321,8 +321,8 @@ def _outside(network, data, recipe, reader, precision, epochs=4):
         training.run_one(config, data, run, on_epoch=stamp)
     feed = make_feed(data, config.recipe, 0, reader)
     step = _seconds_of_steps(config, feed)
-    # Whole epochs after the first, which compiles: from the end of one to the
-    # end of the next, without the test.
+    # The first epoch compiles, so it is left out. The others are timed from
+    # the end of one to the end of the next, without the test.
     whole = [
         b[0] - a[0] - b[1] for a, b in zip(stamps, stamps[1:], strict=False)
     ]
@@ -340,7 +340,7 @@ def _outside(network, data, recipe, reader, precision, epochs=4):
 
 
 def _seconds_of_steps(config, feed):
-    """Those of an epoch, all on one batch that is there."""
+    """Times the steps of an epoch, all on one batch on the device."""
     import keras
 
     from crl_keras.experiments.runs import models
@@ -360,13 +360,13 @@ def _seconds_of_steps(config, feed):
 
 
 LEFT_OUT = (
-    "Of {} there are no rows of tf.data and no ceiling: TensorFlow was not "
-    "installed. `pip install tensorflow` beside the backend adds them."
+    "For {} there are no rows of tf.data and no ceiling, because TensorFlow "
+    "was not installed. To add them: `pip install tensorflow`."
 )
 
 
 def page(reports):
-    """A page of the documentation, from the reports of several backends."""
+    """Returns the reports of several backends as a page of documentation."""
     lines = ["# Benchmark: where the time of training goes", ""]
     for report in reports:
         used = [f"{n} {v}" for n, v in sorted(report["versions"].items())]
@@ -385,11 +385,11 @@ def input_lines(reports):
         "",
         "## Reading images",
         "",
-        f"JPEGs, {', '.join(images)}; batches of 32. The ceiling is what "
-        "TensorFlow does when it decodes whole images and resizes them, "
-        "without antialiasing or crop; a reader may be above it, as it resizes "
-        "less. The Pillow reader is to be held against Pillow alone, which "
-        "always antialiases.",
+        f"JPEGs, {', '.join(images)}; batches of 32. The ceiling is the speed "
+        "of TensorFlow when it only decodes whole images and resizes them, "
+        "without antialiasing or crop. A reader may be faster, because it "
+        "resizes less. Compare the Pillow reader with Pillow alone, because "
+        "Pillow always antialiases.",
         "",
         "| Backend | Reader | Pixels | images/s | images/s per core "
         "| of the ceiling |",
@@ -418,8 +418,9 @@ def step_lines(reports):
         "",
         "## The training step",
         "",
-        "A step with CRL beside one with cross-entropy, in turn: the median of "
-        "the ratios of their times, with a bootstrap interval of 95 %.",
+        "Steps with CRL and with cross-entropy take turns. The table has the "
+        "median of the ratios of their times, with a bootstrap interval of "
+        "95 %.",
         "",
         "| Backend | Network | Pixels | Batch | Precision | images/s, CE "
         "| CRL / CE | Pairs |",
@@ -443,10 +444,10 @@ def rest_lines(reports):
         "",
         "## All else",
         "",
-        "An epoch of `fit` beside its steps alone, on one batch that is there. "
-        "Outside of the steps the device waits: for images, callbacks and the "
-        "state that is saved. The two are measured one after the other: a "
-        "share below 0 shows how much that leaves open.",
+        "An epoch of `fit`, and its steps alone on one batch on the device. "
+        "Outside of the steps the device waits for images, callbacks and "
+        "saving. The two are measured one after the other, so the share is "
+        "not exact: it can even be below 0.",
         "",
         "| Backend | Network | Images from | Pixels | Precision | Images "
         "| Epoch, s | Its steps, s | Outside |",
@@ -474,17 +475,17 @@ def parse_arguments():
         "--in-memory",
         metavar="NETWORK",
         default="resnet20",
-        help="trained on images in memory (resnet20)",
+        help="network to train on images in memory (resnet20)",
     )
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument(
-        "--pairs", type=int, default=60, help="of steps timed, at least (60)"
+        "--pairs", type=int, default=60, help="least pairs of timed steps (60)"
     )
     parser.add_argument(
-        "--steps", type=int, default=40, help="of an epoch, for the rest (40)"
+        "--steps", type=int, default=40, help="steps of an epoch, for rest (40)"
     )
     parser.add_argument(
         "--output",

@@ -6,9 +6,9 @@
         --losses ce nllr crl "crl(beta=-1)" --seeds 10
 
 For one seed, every loss starts from the same weights and sees the same batches
-with the same augmentation: that makes the paired tests right. Runs that are
-done are skipped and a killed one goes on from its last epoch, so the same
-command can be given again at any time.
+with the same augmentation, so paired tests are right. You can give the same
+command again at any time. It skips runs that are done, and a run that was
+killed continues after its last epoch.
 """
 
 import _backend  # noqa: F401  Before Keras is imported.

@@ -5,11 +5,11 @@
         --format savedmodel tflite --output exported --backend tensorflow
 
 MODEL is the folder of a run, its model.keras, or the folder of an experiment,
-as for examples/predict.py. What is written takes what the model takes, uint8
-pixels of 0 to 255, and gives logits; model.json, which names the classes, is
-copied beside it. It is run once with its own runtime, where that is installed,
-and must give the logits of the model. A model can be exported on another
-backend than it was trained on:
+as for examples/predict.py. Like the model, the exported file takes uint8 pixels
+of 0 to 255 and returns logits. The program copies model.json, which names the
+classes, beside it. If the runtime of the file is installed, the program runs
+the file once and checks that it returns the logits of the model. You can export
+on another backend than the model was trained on:
 
     savedmodel   tensorflow, jax
     onnx         tensorflow (with tf2onnx), torch (onnx), jax (jax2onnx)

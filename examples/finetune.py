@@ -5,8 +5,8 @@
     python examples/finetune.py --dataset tfds:oxford_flowers102 \\
         --backbone resnet50 --losses ce crl --seeds 5
 
-The folder has one folder of images a class, maybe below train and test. All
-else is as in examples/finetune_cub.py.
+The folder has one folder of images for each class, which may lie in train and
+test folders. All else is as in examples/finetune_cub.py.
 """
 
 import _backend  # noqa: F401  Before Keras is imported.

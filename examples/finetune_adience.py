@@ -5,9 +5,10 @@
     python examples/finetune_adience.py --backbone resnet101 --fold all \\
         --library keras --losses ce crl --data-dir ~/data/adience
 
-Trains on four folds and tests on the fifth, five times, and reports accuracy
-and 1-off accuracy as mean and deviation over the folds; losses are compared by
-pairs of the same fold and seed. All else is as in examples/finetune_cub.py.
+The program trains on four folds and tests on the fifth, five times. It reports
+the mean and the deviation of accuracy and 1-off accuracy over the folds. Losses
+are compared by pairs of the same fold and seed. All else is as in
+examples/finetune_cub.py.
 """
 
 import _backend  # noqa: F401  Before Keras is imported.

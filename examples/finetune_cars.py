@@ -5,8 +5,8 @@
     python examples/finetune_cars.py --backbone resnet50 \\
         --data-dir ~/data/stanford_cars --losses ce crl --seeds 5
 
-The folder may have any of the layouts that are in use, see docs/data.md. All
-else is as in examples/finetune_cub.py.
+The folder may have any of the layouts that docs/data.md lists. All else is as
+in examples/finetune_cub.py.
 """
 
 import _backend  # noqa: F401  Before Keras is imported.

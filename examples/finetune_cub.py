@@ -5,12 +5,12 @@
     python examples/finetune_cub.py --backbone resnet50 \\
         --data-dir ~/data/CUB_200_2011 --losses ce crl --seeds 5
 
-Trains with CRL, or compares the losses that are named, over seeds that are
-pairs. Writes the trained models, their records and a report below
-runs/cub-LIBRARY-BACKBONE; the same command goes on where it was stopped. For
-the names of the birds in a photo see examples/predict.py; for how to get the
-data set, docs/data.md. KerasCV needs TensorFlow on every backend; --library
-keras does without. A GPU makes it hours instead of weeks.
+The program trains with CRL, or compares the losses that you name, with the same
+seeds for all losses. It writes the trained models, their records and a report
+to runs/cub-LIBRARY-BACKBONE. If it was stopped, the same command continues.
+examples/predict.py names the birds in a photo; docs/data.md says how to get the
+data set. KerasCV needs TensorFlow on every backend, --library keras does not.
+Training takes hours on a GPU, and weeks without one.
 """
 
 import _backend  # noqa: F401  Before Keras is imported.

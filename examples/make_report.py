@@ -1,17 +1,18 @@
-"""Writes the report on an experiment again, from its records alone.
+"""Writes the report on an experiment again, from its records only.
 
     python examples/make_report.py runs/digits-mlp
     python examples/make_report.py runs/digits-mlp --baseline nllr
 
-RUNS is the folder that examples/compare_losses.py wrote; unfinished runs are
-left out. Loads no backend: it runs where Keras cannot. The tables go to the
-terminal; report.html, table.md, table.csv, table.tex and calibration.csv to
-RUNS/report. Of a single loss it is a report on the model, with classes.csv.
+RUNS is the folder that examples/compare_losses.py wrote. Unfinished runs are
+left out. The program loads no backend, so it runs on machines without one. It
+prints the tables, and writes report.html, table.md, table.csv, table.tex and
+calibration.csv to RUNS/report. With a single loss, the report describes the
+model, and there is classes.csv too.
 """
 
 import os
 
-# The package leaves its losses out then, and with them Keras.
+# With this, the package imports neither its losses nor Keras.
 os.environ["CRL_KERAS_RECORDS_ONLY"] = "1"
 
 from crl_keras.experiments.commands.report import report_parser  # noqa: E402

@@ -1,4 +1,4 @@
-"""Names what is in images, with a model that a fine-tuning script saved.
+"""Classifies images with a model that a fine-tuning script saved.
 
     python examples/predict.py runs/cub-keras_cv-resnet50 bird.jpg other.jpg
     python examples/predict.py runs/cub-keras_cv-resnet50/0a1b2c3d4e5f \\
@@ -7,11 +7,11 @@
         "holidays/**/*.jpg" --csv birds.csv
 
 MODEL is the folder of a run, its model.keras, or the folder of an experiment.
-Of several models in it the one with the lowest error on the images held out
-from training is asked, which is said; --loss, --seed and --fold choose others.
-IMAGE is a file, a folder, searched with all below it, or a pattern. Images are
-cropped as in the test. One that cannot be read does not stop the rest: it is
-named at the end, and the exit code is 1. --posterior shows the class posterior
+If it holds several models, the program takes the one with the lowest error on
+the images held out from training, and says so. --loss, --seed and --fold choose
+others. IMAGE is a file, a folder with its subfolders, or a pattern. Images are
+cropped as in the test. If an image cannot be read, the program continues, names
+it at the end, and exits with code 1. --posterior shows the class posterior
 behind the softmax of a model trained with CRL (see docs/calibration.md).
 """
 

@@ -1,10 +1,9 @@
-"""Cross-entropy and CRL on real handwritten digits, from the same weights.
+"""Trains on real digits with cross-entropy and CRL, from the same weights.
 
     python examples/quickstart.py
 
-Data: the 1,797 8x8 digits that come with scikit-learn. Any backend: set
-KERAS_BACKEND, or --backend, to tensorflow, jax or torch. Under a minute on a
-CPU.
+The data are the 1,797 8x8 digits of scikit-learn. Set KERAS_BACKEND, or
+--backend, to tensorflow, jax or torch. It takes less than a minute on a CPU.
 """
 
 import argparse
@@ -70,7 +69,7 @@ for name, loss in losses.items():
     lines.append(f"{name:<13}  accuracy {accuracy:.2%}  its loss {value:.4f}")
 
 print(f"\nOn {len(y_test)} test images, one run each:", *lines, sep="\n  ")
-print("(One run proves nothing: see docs/loss.md on what to compare.)")
+print("(One run proves nothing. docs/loss.md says what to compare.)")
 path = pathlib.Path("runs", "quickstart", "crl.keras").resolve()
 path.parent.mkdir(parents=True, exist_ok=True)
 model.save(path)

@@ -5,11 +5,11 @@
     python examples/reproduce.py table3 --scale short --report
     python examples/reproduce.py fig2
 
---list prints the runs with their commands and what they cost, --report the
-table as it stands: paper | ours, mean and deviation (n) | difference. Without
-either, what is not done yet is trained. Runs that are done are skipped and a
-killed one goes on from its last epoch; tables share the runs that they have in
-common. docs/reproduction.md has the rest.
+--list prints the runs with their commands and their cost. --report prints the
+table with the results so far: paper | ours, mean and deviation (n) |
+difference. Without these options, the program trains the runs that are not done
+yet, and a run that was killed continues after its last epoch. Tables share the
+runs that they have in common. docs/reproduction.md explains the rest.
 """
 
 import _backend  # noqa: F401  Before Keras is imported.

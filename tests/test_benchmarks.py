@@ -44,7 +44,7 @@ def test_without_tensorflow_the_rows_of_tf_data_are_left_out(tmp_path):
         "simplejpeg, random_resized crop",
     ]
     assert all(int(row[3]) > 0 for row in rows)
-    assert lines[-1].startswith("Of jax there are no rows of tf.data")
+    assert lines[-1].startswith("For jax there are no rows of tf.data")
 
 
 def test_what_photos_give(tmp_path, monkeypatch, script):
