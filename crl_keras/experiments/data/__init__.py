@@ -3,5 +3,5 @@
 `sources` opens any of them by its name. `named` has the sets that fit in
 memory, `fine_grained` and `adience` read published sets of image files,
 `streams` opens TensorFlow Datasets, `tfds_builders` prepares sets for it. This
-room may import the ground alone.
+folder may import only the modules directly in `experiments`.
 """

@@ -1,17 +1,17 @@
-"""Adience: faces in eight age groups, in five folds without common people.
+"""Adience: faces in eight age groups, in five folds that share no people.
 
-The rule by which a row of the fold files counts, here called exact8, is that
-of the benchmark's authors, Levi and Hassner, without their slips:
+This rule, called exact8, says which rows of the fold files count. It is the
+rule of the benchmark's authors, Levi and Hassner, without their mistakes:
 
 1. rows that are identical in all columns count once;
-2. the age "(25, 23)", a slip, counts as "(25, 32)";
-3. a row counts if its age is exactly one of the eight groups; the single ages
-   and the odd ranges, on which people disagree, do not;
+2. the age "(25, 23)" is a mistake and counts as "(25, 32)";
+3. a row counts if its age is exactly one of the eight groups; single ages and
+   odd ranges, on which people disagree, do not count;
 4. gender does not matter;
-5. a fold is tested on, and the other four are trained on.
+5. one fold is the test set, the other four are the training set.
 
-There are two versions of the fold files, of 2015 and of today, with 19,487 and
-19,370 rows. By this rule both give the same 17,393 faces:
+There are two versions of the fold files: of 2015 with 19,487 rows, and of today
+with 19,370 rows. With this rule both give the same 17,393 faces:
 
     fold  0-2  4-6 8-13 15-20 25-32 38-43 48-53 60-100   test  train
     0     960  494  213   152  1646   554   219    139   4377  13016
@@ -21,7 +21,7 @@ There are two versions of the fold files, of 2015 and of today, with 19,487 and
     4     483  570  340   227  1056   502   241    257   3676  13717
     all  2488 2140 2124  1642  5004  2293   830    872  17393
 
-Nothing but NumPy is imported before a function needs it.
+The module imports only NumPy until a function needs more.
 """
 
 import os
@@ -51,7 +51,7 @@ AGE_GROUPS = (
     "48-53",
     "60-100",
 )
-# As the files write them: the group 8-13 is "(8, 12)" there.
+# Ages as the files write them; they write the group 8-13 as "(8, 12)".
 RAW_AGES = {
     "(0, 2)": 0,
     "(4, 6)": 1,
@@ -64,7 +64,7 @@ RAW_AGES = {
     "(60, 100)": 7,
 }
 FOLDS = 5
-# Of people to hold out, before giving up.
+# Draws of people to hold out, before the program gives up.
 DRAWS = 100
 COUNTS = (
     (960, 494, 213, 152, 1646, 554, 219, 139),
@@ -73,11 +73,11 @@ COUNTS = (
     (151, 238, 497, 468, 894, 493, 104, 118),
     (483, 570, 340, 227, 1056, 502, 241, 257),
 )
-# Totals that other rules and other readers give.
+# Totals that other rules and readers give, and their causes.
 CAUSES = {
     17496: "the repeated rows of the old fold files were kept",
     17424: (
-        "the repeated rows of the old fold files were kept and those of age "
+        "the repeated rows of the old fold files were kept and rows of age "
         "'(25, 23)' dropped, as in the lists of Levi and Hassner"
     ),
     17702: "single ages within a group were counted too",
@@ -94,7 +94,7 @@ PREFIXES = {
     "faces": "coarse_tilt_aligned_face",
 }
 SOURCE = (
-    "Adience is given to those who register at "
+    "Adience is available to people who register at "
     "talhassner.github.io/home/projects/Adience/Adience-data.html"
 )
 
@@ -107,24 +107,24 @@ class _Row(NamedTuple):
 
 
 class AdienceDataset(FileDataset):
-    """Faces whose people can be kept apart."""
+    """Faces that can be split by person."""
 
     def with_held_out(self, fraction, seed=0):
         """Moves some people of the training split to `held_out`.
 
-        Drawing images would leave the same people in both parts, and a
-        temperature fitted on faces the model knows says little of others. Here
-        all images of a `user_id` stay together.
+        All images of a `user_id` stay together. Drawing single images would
+        put the same people in both parts, and a temperature fitted on faces
+        that the model knows says little about other faces.
 
         Args:
-            fraction: float in `[0, 1)`, the share of the images, nearly; 0
-                returns the data set itself.
-            seed: int in `[0, 2**32)`, draws the people; 0 by default.
+            fraction: float in `[0, 1)`, the approximate share of the images;
+                0 returns the data set itself.
+            seed: int in `[0, 2**32)`, seed for drawing people; 0 by default.
 
         Raises:
-            ValueError: for a fraction out of range, a data set that has a
-                held-out part, or if no draw was found that leaves every age
-                group in both parts.
+            ValueError: if the fraction is out of range, the data set already
+                has a held-out part, or no draw leaves every age group in both
+                parts.
         """
         self.check_fraction(fraction)
         if fraction == 0:
@@ -134,8 +134,8 @@ class AdienceDataset(FileDataset):
         _, person, images = np.unique(
             folders, return_inverse=True, return_counts=True
         )
-        # RandomState's stream is frozen: a seed means the same people in any
-        # version of NumPy.
+        # NumPy never changes RandomState's stream: a seed draws the same people
+        # in any version of NumPy.
         random = np.random.RandomState(seed)
         for _ in range(DRAWS):
             order = random.permutation(len(images))
@@ -152,36 +152,36 @@ class AdienceDataset(FileDataset):
                     held_out=train.take(np.flatnonzero(held)),
                 )
         raise ValueError(
-            f"Expected people of every age group on both sides of a cut at "
+            f"Expected people of every age group in both parts at fraction "
             f"{fraction}. Received none in {DRAWS} draws from {len(images)} "
-            "people. Choose a fraction nearer to a half, or 0 (--held-out 0)."
+            "people. Choose a fraction closer to 0.5, or 0 (--held-out 0)."
         )
 
 
 def read_adience(path, fold, faces="aligned"):
-    """One of the five splits of Adience.
+    """Reads one of the five splits of Adience.
 
     Args:
-        path: the folder that holds fold_0_data.txt to fold_4_data.txt, itself
-            or in `folds`, and the folder of faces or its archive,
-            aligned.tar.gz or faces.tar.gz, which is unpacked beside itself,
-            once; or that archive.
-        fold: int in `[0, 5)`, the fold to test on; the others are trained on.
+        path: the folder with fold_0_data.txt to fold_4_data.txt, directly or
+            in `folds`, and with the folder of faces or its archive,
+            aligned.tar.gz or faces.tar.gz; or the path of that archive. The
+            archive is unpacked once, next to itself.
+        fold: int in `[0, 5)`, the test fold; the others are for training.
         faces: str, `"aligned"`, the default, for the upright faces in
             `aligned`, or `"faces"` for those in `faces`.
 
-    Returns an `AdienceDataset` named such as "adience/fold_0", with the classes
-    `AGE_GROUPS` and no boxes. Rows count by the rule of this module.
+    Returns an `AdienceDataset` with a name such as "adience/fold_0", the
+    classes `AGE_GROUPS` and no boxes. The rule of this module selects the rows.
 
     Warns:
-        IncompleteDataWarning: for counts other than `expected_counts`; names
-            the likely cause.
+        IncompleteDataWarning: if the counts differ from `expected_counts`; the
+            warning names the likely cause.
 
     Raises:
-        FileNotFoundError: for a folder or file that is not there; says what
-            was looked for and where to get it.
-        ValueError: for an unknown fold or kind of faces, files that are not as
-            expected, or a person, face or photo in two folds.
+        FileNotFoundError: if a folder or file is missing; the message says
+            what is expected and where to get it.
+        ValueError: if the fold or the kind of faces is unknown, a file is not
+            as expected, or a person, face or photo is in two folds.
 
     Source: Eidinger, Enbar and Hassner, IEEE TIFS 9 (2014), 2170-2179; Levi
     and Hassner, CVPR Workshops (2015), 34-42.
@@ -215,7 +215,7 @@ def read_adience(path, fold, faces="aligned"):
 
 
 def clean_age(raw):
-    """The class of an age as the fold files write it, or None.
+    """The class of an age string of the fold files, or None.
 
     Args:
         raw: str, such as `"(25, 32)"`, `"35"` or `"None"`; spaces around it
@@ -231,12 +231,12 @@ def clean_age(raw):
 
 
 def expected_counts(fold=None):
-    """Faces of each fold and age group by the rule of this module.
+    """Number of faces per fold and age group, by the rule of this module.
 
     Args:
         fold: int in `[0, 5)`, or None, the default, for all.
 
-    Returns an int array `[8]`, or `[5, 8]` for all, of a copy of its own.
+    Returns a new int array `[8]`, or `[5, 8]` for all folds.
 
     >>> int(expected_counts().sum()), expected_counts(0)[:3].tolist()
     (17393, [960, 494, 213])
@@ -248,16 +248,16 @@ def expected_counts(fold=None):
 
 
 def explain_counts(counts):
-    """What differs from `expected_counts`, and the likely cause.
+    """Says what differs from `expected_counts`, and the likely cause.
 
     Args:
-        counts: int `[5, 8]`, faces of each fold and age group that were read,
-            by this module or another.
+        counts: int `[5, 8]`, the number of faces per fold and age group that
+            this module or another reader found.
 
-    Returns None for no difference, or a str.
+    Returns a str, or None if nothing differs.
 
     Raises:
-        ValueError: for another shape.
+        ValueError: if the shape is wrong.
 
     >>> explain_counts(expected_counts())
     >>> kept = expected_counts()
@@ -294,11 +294,11 @@ def _cause(counts, expected, total):
     lacking = expected - counts
     only_slip = np.zeros_like(lacking)
     only_slip[0, 4] = lacking[0, 4]
-    # 72 rows of fold 0 have that age, repeated ones among them.
+    # 72 rows of fold 0 have that age, including repeated rows.
     if 0 < lacking[0, 4] <= 72 and (lacking == only_slip).all():
         return "rows of age '(25, 23)' were dropped"
     if (lacking >= 0).all():
-        return "the fold files or images are a part of the data set"
+        return "the fold files or images are only a part of the data set"
     return "other fold files than the published ones, or another rule"
 
 
@@ -335,20 +335,20 @@ def _fold_file(root, fold):
 
 
 def _fold_rows(root, fold):
-    """The distinct rows of a fold, in their order."""
+    """The distinct rows of a fold, in the order of the file."""
     path = _fold_file(root, fold)
     if path is None:
         raise FileNotFoundError(
             f"Expected fold_{fold}_data.txt in {root} or its folder 'folds': "
-            f"each of the five is needed, to test or to train. {SOURCE}."
+            f"each of the five is needed, for test or training. {SOURCE}."
         )
     head, *lines = path.read_text(encoding="utf-8-sig").splitlines() or [""]
     columns = head.split("\t")
     missing = [name for name in _Row._fields if name not in columns]
     if missing:
         raise ValueError(
-            f"Expected columns parted by tabs in {path}. Received none named "
-            f"{some(missing)} in {head!r}."
+            f"Expected columns separated by tabs in {path}. Received none "
+            f"named {some(missing)} in {head!r}."
         )
     places = [columns.index(name) for name in _Row._fields]
     rows = []
@@ -371,8 +371,8 @@ def _check_exclusive(folds):
             for value in {getattr(row, name) for row in rows}:
                 if first.setdefault(value, fold) != fold:
                     raise ValueError(
-                        "Expected no person, face or photo in two folds, or "
-                        "the test would be on people trained on. Received "
+                        "Expected no person, face or photo in two folds: the "
+                        "test must not show people from training. Received "
                         f"{name} {value} in folds {first[value]} and {fold}. "
                         "Use the published fold files."
                     )
@@ -387,8 +387,8 @@ def _image_folder(root, faces):
         if archive.is_file():
             return unpacked(archive, faces)
     raise FileNotFoundError(
-        f"Expected the folder {faces} or {faces}.tar.gz in {root}, or another "
-        f"of {some(list(PREFIXES))} to be chosen (--faces, faces=). "
+        f"Expected the folder {faces} or {faces}.tar.gz in {root}. Or choose "
+        f"other faces with --faces (faces=): {some(list(PREFIXES))}. "
         f"{what_is_in(root)} {SOURCE}."
     )
 
@@ -396,7 +396,7 @@ def _image_folder(root, faces):
 def _split(rows, images, prefix):
     kept = [(row, clean_age(row.age)) for row in rows]
     kept = [(row, label) for row, label in kept if label is not None]
-    folder = str(images)  # Joining texts takes a fifth of pathlib's time.
+    folder = str(images)  # os.path is five times as fast as pathlib.
     return FileSplit(
         [
             os.path.join(

@@ -1,4 +1,4 @@
-"""Archives of data sets, unpacked beside themselves once, and safely."""
+"""Unpacks archives of data sets once, safely, next to the archive."""
 
 import os
 import pathlib
@@ -13,24 +13,24 @@ from crl_keras.experiments.data.image_trees import some
 
 
 def unpacked(archive, folder):
-    """The folder of that name which an archive holds, unpacked beside it.
+    """Unpacks a folder of an archive next to the archive.
 
-    A folder that is there already is taken as it is. Otherwise the archive is
-    unpacked into a hidden folder, which is renamed when all is in it: a kill
-    halfway leaves no folder that looks whole, and the next call starts anew.
-    Two processes do not unpack the same archive at once.
+    If the folder exists already, it is used as it is. Otherwise the archive is
+    unpacked into a hidden folder, which is renamed at the end. If the process
+    is killed before, no folder looks complete, and the next call starts again.
+    Two processes never unpack the same archive at the same time.
 
     Args:
-        archive: path of a .tar file, of any compression.
+        archive: path of a .tar file, with any compression.
         folder: str, the name of a folder at the top of the archive.
 
     Returns the path of the folder.
 
     Raises:
-        ValueError: for a file that is no whole archive, one without such a
-            folder, or one with members that would lie outside of it.
-        OSError: if nothing can be written beside the archive.
-        ImportError: without filelock; names the pip command.
+        ValueError: if the file is no whole archive, has no such folder, or
+            has members that would lie outside the archive.
+        OSError: if the program cannot write next to the archive.
+        ImportError: if filelock is missing; the message has the pip command.
     """
     archive = pathlib.Path(archive)
     target = archive.parent / folder
@@ -39,24 +39,24 @@ def unpacked(archive, folder):
     if archive.suffix.lower() == ".zip":
         raise ValueError(
             f"Expected a .tar or .tgz file. Received: {archive}. Unpack it by "
-            "hand and give its folder."
+            "hand and pass its folder."
         )
     filelock = require("filelock")
     try:
         with filelock.FileLock(archive.parent / f".{folder}.lock"):
-            # Another process may have been at it.
+            # Another process may have unpacked it meanwhile.
             if not target.is_dir():
                 _unpack(archive, target)
     except PermissionError as error:
         raise PermissionError(
-            f"Expected to unpack {archive} beside itself. Received: {error}. "
-            "Unpack it elsewhere and name that folder."
+            f"Expected to unpack {archive} next to itself. Received: {error}. "
+            "Unpack it elsewhere and pass that folder."
         ) from error
     return target
 
 
 def _unpack(archive, target):
-    # One name, not a new one each time: what a killed process left is removed.
+    # Always the same name: this removes what a killed process left.
     temporary = target.with_name(f".{target.name}.unpacking")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -83,20 +83,19 @@ def _extract(archive, folder):
     try:
         with open(archive, "rb") as raw, expanded(raw) as file:
             _extract_members(archive, raw, file, folder)
-            # tarfile takes a file cut within a header for a whole one.
+            # tarfile accepts a file that is cut inside a header.
             check_end(raw, file)
     except MemoryError:
         raise
-    # Of the members first: it is a TarError too.
+    # First the error about a member: it is a TarError too.
     except tarfile.FilterError as error:
         raise ValueError(
-            f"Expected all of {archive} to lie inside of it. Received: "
-            f"{error}. This is not the published archive; nothing of it was "
-            "kept."
+            f"Expected all files of {archive} to stay in its folder. Received: "
+            f"{error}. This is not the published archive; no file was kept."
         ) from error
-    # Each kind of compression has errors of its own.
+    # Each kind of compression raises its own errors.
     except Exception as error:
-        # A full disk and the like, as opposed to a wrong checksum.
+        # A system error, such as a full disk, not a wrong checksum.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ValueError(

@@ -1,15 +1,15 @@
-"""How many images each class has, and whether they are far from equal."""
+"""Number of images per class, and whether the classes are balanced."""
 
 import numpy as np
 
 from crl_keras.experiments.words import listed
 
-RATIO = 1.5  # Of the largest to the smallest class: above it, it is said.
+RATIO = 1.5  # Largest to smallest class: the program reports a larger ratio.
 NAMED = 3
 
 
 def class_counts(dataset, split="train"):
-    """Images of each class, int64 `[classes]`.
+    """Number of images of each class, int64 `[classes]`.
 
     Args:
         dataset: `Dataset` or `FileDataset`.
@@ -20,13 +20,13 @@ def class_counts(dataset, split="train"):
 
 
 def said_of_balance(counts, class_names, ratio=RATIO):
-    """A sentence on how unequal the classes are, or None where they are not.
+    """Says how unbalanced the classes are, or None if they are balanced.
 
     Args:
-        counts: Images of each class, integers, at least one each.
-        class_names: Their names.
-        ratio: Of the largest class to the smallest, up to which classes count
-            as balanced.
+        counts: Number of images of each class, integers >= 1.
+        class_names: Names of the classes.
+        ratio: Largest ratio of the largest to the smallest class that still
+            counts as balanced.
 
     >>> text = said_of_balance([30, 10, 20], ["cat", "dog", "owl"])
     >>> text.partition(". ")[0]

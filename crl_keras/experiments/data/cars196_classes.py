@@ -1,6 +1,6 @@
 """The 196 classes of Stanford Cars, in the order of their class ids.
 
-The names of `class_names` in cars_meta.mat of the data set's devkit.
+The names come from `class_names` in cars_meta.mat of the devkit.
 """
 
 CARS196 = tuple(

@@ -1,7 +1,7 @@
-"""The part of an image that a network sees, cut out and resized.
+"""Cuts out and resizes the part of an image that the network sees.
 
-The same window is computed for Pillow, TensorFlow and libjpeg-turbo, from the
-same four numbers, so that the readers differ in their interpolation alone.
+Pillow, TensorFlow and libjpeg-turbo get the same window from the same four
+numbers, so the readers differ only in their interpolation.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ from crl_keras.experiments.data.orientation import upright_size
 from crl_keras.experiments.data.orientation import upright_tensor
 
 CROPS = ("random", "random_resized", "centre")
-# Of `torchvision.transforms.RandomResizedCrop`: share of the area, and the
-# largest ratio of the sides.
+# As in `torchvision.transforms.RandomResizedCrop`: the smallest share of the
+# area, and the largest ratio of the sides.
 SMALLEST_AREA = 0.08
 LARGEST_ASPECT = 4 / 3
 
@@ -31,22 +31,23 @@ class Crop:
     """How images of any size become squares.
 
     Args:
-        image_size: Pixels a side of the square, integer >= 1.
-        kind: What training sees. "random": the image is resized to
-            `resize_ratio * image_size` and a square of `image_size` cut out at
-            a random place. "random_resized": a random 8 to 100 % of the area,
-            with sides of 3:4 to 4:3, is stretched to the square. "centre":
-            what the test sees, the middle of the resized image.
+        image_size: Side of the square in pixels, integer >= 1.
+        kind: The crop for training. "random": the image is resized to
+            `resize_ratio * image_size`, and a square of `image_size` is cut
+            out at a random place. "random_resized": a random 8 to 100 % of the
+            area, with sides of 3:4 to 4:3, is stretched to the square.
+            "centre": the middle of the resized image, as in the test.
         resize_ratio: Number >= 1. Defaults to 256/224.
-        keep_aspect: Whether the shorter side is resized to that size and the
-            longer one in proportion; otherwise both are. Defaults to `True`.
+        keep_aspect: `True` resizes the shorter side to that size and the
+            longer side in proportion; `False` resizes both sides to it.
+            Defaults to `True`.
 
     Raises:
         ValueError: A value is out of its range.
 
     Source: He et al., arXiv:1512.03385, section 3.4, for "random" and the
-    test; Szegedy et al., arXiv:1409.4842, section 6, for "random_resized",
-    where what sticks out of the image is cut off instead of drawn again.
+    test; Szegedy et al., arXiv:1409.4842, section 6, for "random_resized".
+    Here a window that exceeds the image is cut off instead of drawn again.
     """
 
     image_size: int
@@ -57,7 +58,7 @@ class Crop:
     def __post_init__(self):
         if self.kind not in CROPS:
             raise ValueError(
-                f"Expected a crop of {', '.join(CROPS)}. "
+                f"Expected one of the crops {', '.join(CROPS)}. "
                 f"Received: {self.kind!r}."
             )
         if self.image_size < 1 or self.image_size != int(self.image_size):
@@ -67,18 +68,18 @@ class Crop:
             )
         if not self.resize_ratio >= 1:
             raise ValueError(
-                "Expected resize_ratio to be at least 1, the crop within the "
+                "Expected resize_ratio to be at least 1, to crop inside the "
                 f"image. Received: resize_ratio={self.resize_ratio}."
             )
 
     def window(self, height, width, draws=None, xp=np):
-        """Rows and columns of an image that become the square.
+        """The window of an image that becomes the square.
 
         Args:
-            height, width: Numbers > 0, of the image, in pixels; floats under
-                TensorFlow.
+            height, width: Size of the image in pixels, numbers > 0; floats
+                with TensorFlow.
             draws: Four numbers in `[0, 1)` for training, None for the test.
-            xp: `numpy`, or `tensorflow`, whose functions have its names.
+            xp: `numpy` or `tensorflow`; both have functions of these names.
 
         Returns:
             `(top, left, height, width)`, whole numbers, inside the image.
@@ -114,18 +115,18 @@ class Crop:
 
         Args:
             path: An image file, or its bytes.
-            box: `(x0, y0, x1, y1)`, the part of the image that counts as the
-                whole, in pixels as they are stored; None for all of it.
+            box: `(x0, y0, x1, y1)`, the part of the image to use, in pixels
+                of the stored image; None for the whole image.
             draws: As in `window`.
-            orientation: The EXIF orientation that is applied, 1 to 8. None,
-                the default, takes that of the file; 1 leaves its pixels as
-                they are stored.
+            orientation: The EXIF orientation to apply, 1 to 8. None, the
+                default, uses the orientation in the file; 1 leaves the pixels
+                as they are stored.
 
         Returns:
             uint8 `[image_size, image_size, 3]`.
 
         Raises:
-            OSError: The file is not there or not an image.
+            OSError: The file is missing or is not an image.
         """
         pillow = image_opener()
         file = io.BytesIO(path) if isinstance(path, bytes) else path
@@ -136,15 +137,15 @@ class Crop:
             top, left, rows, columns = self._place(
                 height, width, draws, box, orientation
             )
-            # A JPEG can be decoded at a half, a quarter or an eighth of its
-            # size: as long as the window stays larger than the square.
+            # Pillow can decode a JPEG at a half, a quarter or an eighth of its
+            # size, as long as the window stays larger than the square.
             least = min(rows, columns) / self.image_size
             image.draft("RGB", (int(width / least), int(height / least)))
             scale = (image.width / width, image.height / height)
             edges = (left, top, left + columns, top + rows)
             window = [edge * scale[i % 2] for i, edge in enumerate(edges)]
             if image.mode.startswith("I"):
-                # Pillow would cut 16 bits off at 255: the upper 8 are meant.
+                # Pillow would clip 16 bits at 255: keep the upper 8 bits.
                 upper = np.clip(np.asarray(image) >> 8, 0, 255)
                 image = pillow.fromarray(upper.astype(np.uint8))
             square = image.convert("RGB").resize(
@@ -157,12 +158,12 @@ class Crop:
     def read_jpeg(self, path, box=None, draws=None, orientation=None):
         """Reads an image file as TensorFlow does, without TensorFlow.
 
-        A JPEG is decoded by libjpeg-turbo with the same quick transform, and
-        made small by the mean over areas, with OpenCV. Of images larger than
-        they need be, a half, a quarter or an eighth is decoded, as by Pillow.
-        Whatever is no sound JPEG in grey or colour is left to Pillow.
+        libjpeg-turbo decodes a JPEG with the same fast transform, and OpenCV
+        shrinks it with the mean over areas. Large images are decoded at a
+        half, a quarter or an eighth of their size, as with Pillow. Pillow
+        reads all other files: other formats, damaged JPEGs, CMYK JPEGs.
 
-        Args, returns and errors are those of `read`.
+        Args, returns and errors are the same as for `read`.
         """
         simplejpeg = require("simplejpeg", "simplejpeg")
         if orientation is None:
@@ -184,7 +185,7 @@ class Crop:
                 min_width=math.ceil(width / part),
                 min_factor=part,
             )
-        except ValueError:  # Damaged, or a JPEG of a kind it does not know.
+        except ValueError:  # Damaged, or an unknown kind of JPEG.
             return self.read(data, box, draws, orientation)
         top, left, rows, columns = window
         edges = (top, top + rows, left, left + columns)
@@ -193,7 +194,7 @@ class Crop:
         return upright(square, orientation)
 
     def _shrunk(self, image):
-        """As `_square`, by OpenCV: its linear one is TensorFlow's as well."""
+        """`_square` with OpenCV; its linear resize equals TensorFlow's."""
         cv2 = require("cv2", "simplejpeg")
         shrunk = min(image.shape[:2]) >= self.image_size
         return cv2.resize(
@@ -211,16 +212,16 @@ class Crop:
 
         Args:
             path, draws, box: As in `read`, tensors.
-            orientation: Integer tensor, the EXIF orientation that is applied.
-                None leaves the pixels as they are stored: TensorFlow does not
-                read the tag.
+            orientation: Integer tensor, the EXIF orientation to apply. None
+                leaves the pixels as they are stored, because TensorFlow does
+                not read the tag.
         """
         tf = require("tensorflow", "tensorflow")
         file = tf.io.read_file(path)
 
         def jpeg():
-            # Only the window: what is beside it is not decoded, and does not
-            # bleed into the colour of its outer columns.
+            # Decode only the window. The pixels beside it then do not bleed
+            # into the colour of its outer columns.
             height, width, _ = tf.unstack(tf.image.extract_jpeg_shape(file))
             sides = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
             window = self._within(*sides, draws, box, orientation)
@@ -249,7 +250,7 @@ class Crop:
         return [tf.cast(edge, tf.int32) for edge in window]
 
     def _place(self, height, width, draws, box, orientation, xp=np):
-        """The window in the stored image: it is chosen in what is shown."""
+        """The window in the stored image, chosen in the upright image."""
         shown = height, width
         turned = orientation is not None
         if xp is np:
@@ -269,8 +270,8 @@ class Crop:
         tf = require("tensorflow", "tensorflow")
         size = (self.image_size, self.image_size)
         channels = image.shape[-1]
-        # A large image made small would be full of jags. The mean over areas
-        # prevents that in a fifth of the time of `antialias=True`.
+        # A large image would get jagged edges when it shrinks. The mean over
+        # areas avoids them, in a fifth of the time of `antialias=True`.
         shrunk = tf.reduce_min(tf.shape(image)[:2]) >= self.image_size
         image = tf.cond(
             shrunk,
@@ -282,19 +283,19 @@ class Crop:
 
 
 def decoded(file):
-    """The pixels of an image file's bytes, a uint8 tensor `[H, W, 3]`."""
+    """Decodes the bytes of an image file to a uint8 tensor `[H, W, 3]`."""
     tf = require("tensorflow", "tensorflow")
     return tf.io.decode_image(file, channels=3, expand_animations=False)
 
 
 def _inside(box, width, height, xp=np):
-    """A box cut to whole pixels of the image, at least one."""
+    """A box in whole pixels inside the image, at least one pixel large."""
     if box is None:
         return 0.0, 0.0, 1.0 * width, 1.0 * height
     x0, y0, x1, y1 = (box[i] for i in range(4))
     x0 = xp.minimum(xp.maximum(xp.floor(x0), 0.0), width - 1.0)
     y0 = xp.minimum(xp.maximum(xp.floor(y0), 0.0), height - 1.0)
-    # Minus floor of minus: TensorFlow has no ceil of NumPy's name.
+    # -floor(-x) is ceil(x): TensorFlow has no `ceil` like NumPy's.
     x1 = xp.minimum(xp.maximum(-xp.floor(-x1), x0 + 1.0), 1.0 * width)
     y1 = xp.minimum(xp.maximum(-xp.floor(-y1), y0 + 1.0), 1.0 * height)
     return x0, y0, x1, y1

@@ -1,8 +1,7 @@
-"""Digits of scikit-learn as files, laid out like CUB, Cars and Adience.
+"""scikit-learn's digits as files, laid out like CUB, Cars and Adience.
 
-They take the place of data sets that cannot be downloaded freely, where it is
-to be shown that code runs. Nothing but NumPy is imported before a function
-needs it.
+They replace data sets that cannot be downloaded freely, to show that code runs.
+The module imports only NumPy until a function needs more.
 """
 
 import os
@@ -23,18 +22,19 @@ OF_FOLD = 3  # Images of each age group in a fold.
 
 
 def write_digit_files(folder):
-    """Writes the folders cub, cars and adience, unless they are there.
+    """Writes the folders cub, cars and adience, if they do not exist.
 
-    Each is a layout that `read_cub`, `read_cars` and `read_adience` take, of
-    JPEG files of 32 x 32 pixels: digits 0 to 9 are classes of birds and cars,
-    0 to 7 the eight age groups.
+    `read_cub`, `read_cars` and `read_adience` can read them. The images are
+    JPEG files of 32 x 32 pixels. Digits 0 to 9 are the classes of birds and
+    cars, digits 0 to 7 are the eight age groups.
 
     Args:
-        folder: path that is to hold them. A kill halfway leaves no folder of
-            that name, and one that is there already is taken as it is.
+        folder: path of the folder for them. If it exists, it is used as it is.
+            If the process is killed early, no folder of that name is left.
 
     Raises:
-        ImportError: without scikit-learn or Pillow; names the pip command.
+        ImportError: if scikit-learn or Pillow is missing; the message has the
+            pip command.
     """
     folder = pathlib.Path(folder)
     if folder.is_dir():
@@ -50,7 +50,7 @@ def write_digit_files(folder):
         try:
             os.rename(made, folder)
         except OSError:
-            if not folder.is_dir():  # Else another process was first.
+            if not folder.is_dir():  # Otherwise another process was first.
                 raise
 
 

@@ -1,8 +1,8 @@
-"""CUB-200-2011 and Stanford Cars, read from where people have them.
+"""Reads CUB-200-2011 and Stanford Cars from all common folder layouts.
 
-`read_cub` and `read_cars` find the layouts in use, check that the images are
-there, and return a `FileDataset` with the published splits and class ids. No
-image is opened. Nothing but NumPy is imported before a function needs it.
+`read_cub` and `read_cars` find the layout, check that the images exist, and
+return a `FileDataset` with the published splits and class ids. They open no
+image. The module imports only NumPy until a function needs more.
 """
 
 import pathlib
@@ -21,16 +21,16 @@ from crl_keras.experiments.data.image_files import warn_unless_full
 from crl_keras.experiments.data.image_files import what_is_in
 from crl_keras.experiments.data.image_trees import some
 
-# Training and test images of the full sets.
+# Number of training and test images in the full sets.
 CUB_SIZES = (5994, 5794)
 CARS_SIZES = (8144, 8041)
 
 CUB_SOURCE = (
-    "Caltech gives CUB_200_2011.tgz at data.caltech.edu/records/65de6-vp158"
+    "CUB_200_2011.tgz is available at data.caltech.edu/records/65de6-vp158"
 )
 CARS_SOURCE = (
     "The original page, ai.stanford.edu/~jkrause/cars/car_dataset.html, no "
-    "longer serves the files. Kaggle has copies with their terms: "
+    "longer serves the files. Kaggle has copies with their own terms: "
     "rickyyyyyyy/torchvision-stanford-cars, and "
     "jessicali9530/stanford-cars-dataset, which lacks the test labels"
 )
@@ -39,24 +39,26 @@ TEST_LABELS = "cars_test_annos_withlabels.mat"
 
 
 def read_cub(path):
-    """CUB-200-2011: 200 species of birds, with a box around each bird.
+    """Reads CUB-200-2011: 200 species of birds, with a box around each bird.
 
     Args:
-        path: the folder CUB_200_2011, one that holds it or CUB_200_2011.tgz,
-            or that file, which is unpacked beside itself, once.
+        path: the folder CUB_200_2011, the archive CUB_200_2011.tgz, or a
+            folder with one of them. The archive is unpacked once, next to
+            itself.
 
     Returns a `FileDataset` named "cub" with the official split: 5,994 images
-    for training and 5,794 for the test. Class names are those of classes.txt
-    without their numbers, such as "Black_footed_Albatross". Boxes are those of
-    bounding_boxes.txt, as `x, y, x + width, y + height`, or None without it.
+    for training and 5,794 for the test. Class names come from classes.txt,
+    without the numbers, such as "Black_footed_Albatross". Boxes come from
+    bounding_boxes.txt, as `x, y, x + width, y + height`; without that file they
+    are None.
 
     Warns:
-        IncompleteDataWarning: for other numbers of images.
+        IncompleteDataWarning: if the number of images differs.
 
     Raises:
-        FileNotFoundError: for a folder or file that is not there; says what
-            was looked for and where to get it.
-        ValueError: for files that are not as expected.
+        FileNotFoundError: if a folder or file is missing; the message says
+            what is expected and where to get it.
+        ValueError: if a file is not as expected.
 
     Source: Wah et al., The Caltech-UCSD Birds-200-2011 Dataset, CNS-TR-2011-001
     (2011).
@@ -70,7 +72,7 @@ def read_cub(path):
     if (root / "bounding_boxes.txt").is_file():
         boxes = _rows(root / "bounding_boxes.txt", float, 4)
         boxes = _in_order_of(images, boxes, root / "bounding_boxes.txt")
-        # Left, top, width, height there.
+        # The file has left, top, width, height.
         boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
     is_train = _in_order_of(images, is_train, root / "train_test_split.txt")
     _check_flags(is_train, root / "train_test_split.txt")
@@ -108,7 +110,7 @@ def _cub_root(path):
 
 
 def _rows(path, kind, columns=1):
-    """{id: values} of a file of lines `id value ...`."""
+    """Reads a file of lines `id value ...` as {id: values}."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
@@ -121,14 +123,14 @@ def _rows(path, kind, columns=1):
         if not line.strip():
             continue
         try:
-            # A name may have spaces where it is all there is.
+            # A name may have spaces, if it is the only value.
             key, *values = line.strip().split(maxsplit=columns)
             if len(values) != columns or key in rows:
                 raise ValueError
             rows[key] = tuple(kind(value) for value in values)
         except ValueError as error:
             raise ValueError(
-                f"Expected an id that did not occur before and {columns} "
+                f"Expected an id that is not repeated and {columns} "
                 f"value(s) in line {number} of {path}. Received: {line!r}."
             ) from error
     return rows
@@ -147,58 +149,60 @@ def _in_order_of(images, rows, path):
     if rows.keys() != images.keys():
         other = sorted(rows.keys() ^ images.keys())
         raise ValueError(
-            f"Expected the ids of images.txt in {path}. Received others or "
+            f"Expected the ids of images.txt in {path}. Received other ids or "
             f"too few: {some(other)}. Unpack the archive again."
         )
     return np.array([rows[key] for key in images])
 
 
 def _positions(ids, names, path):
-    """Class ids as positions among those of classes.txt."""
+    """Class ids as positions in classes.txt."""
     position = {int(name): k for k, name in enumerate(names)}
     unknown = sorted({int(i) for i in ids} - set(position))
     if unknown:
         raise ValueError(
-            f"Expected class ids of classes.txt in {path}. Received: "
+            f"Expected class ids from classes.txt in {path}. Received: "
             f"{some(unknown)}."
         )
     return np.array([position[int(i)] for i in ids])
 
 
 def read_cars(path):
-    """Stanford Cars: 196 makes, models and years, with a box around each car.
+    """Reads Stanford Cars: 196 makes, models and years, with a box per car.
 
-    The class ids are those of the devkit's `class_names`, never the order of
-    folders, which differs for 143 classes.
+    The class ids follow the devkit's `class_names`, not the order of folders,
+    which differs for 143 classes.
 
     Args:
-        path: a folder with one of these, or that holds it in a folder
+        path: a folder with one of these layouts, directly or in its folder
             `stanford_cars` (torchvision's), `car_data` or `car_data/car_data`:
 
-            - `cars_train/` and `cars_test/`, perhaps each in a folder of its
-              own name (a copy on Kaggle), or their .tgz archives, and, beside
-              them or in `devkit`, `car_devkit` or `car_devkit/devkit`, the
+            - `cars_train/` and `cars_test/`, or their .tgz archives, with the
               files cars_meta.mat, cars_train_annos.mat and
-              cars_test_annos_withlabels.mat, or car_devkit.tgz;
+              cars_test_annos_withlabels.mat, or car_devkit.tgz. The files may
+              be beside the images or in `devkit`, `car_devkit` or
+              `car_devkit/devkit`. Each image folder may lie in a folder of the
+              same name (a copy on Kaggle);
             - `car_ims/` or car_ims.tgz, and cars_annos.mat;
             - `train/` and `test/` with a folder for each class.
 
-            Or one of the archives. They are unpacked beside themselves, once.
+            Or one of the archives. Archives are unpacked once, next to
+            themselves.
 
     Returns a `FileDataset` named "cars" with the official split: 8,144 images
-    for training and 8,041 for the test. Boxes are the numbers of the .mat
-    files as they stand, or None for folders of classes. Of such folders the
-    classes are those that there are, in the official order.
+    for training and 8,041 for the test. Boxes are the unchanged numbers of the
+    .mat files. With class folders, boxes are None, and the classes are the
+    existing folders in the official order.
 
     Warns:
-        IncompleteDataWarning: for other numbers of images.
+        IncompleteDataWarning: if the number of images differs.
 
     Raises:
-        FileNotFoundError: for a folder or file that is not there; says what
-            was looked for and where to get it.
-        ValueError: for files that are not as expected, such as test
-            annotations without labels.
-        ImportError: without SciPy, but for folders of classes.
+        FileNotFoundError: if a folder or file is missing, or only the test
+            annotations without labels exist; the message says what is expected
+            and where to get it.
+        ValueError: if a file is not as expected.
+        ImportError: if SciPy is missing; class folders do not need it.
 
     Source: Krause et al., 3D Object Representations for Fine-Grained
     Categorization, 3dRR (2013).
@@ -243,7 +247,7 @@ def _cars_of_devkit(base):
 
 
 def _image_folder(base, name):
-    """The folder of images, in a folder of its own name or unpacked now."""
+    """The image folder, perhaps in a folder of its name, or unpacked now."""
     for folder in (base / name / name, base / name):
         if folder.is_dir():
             return folder
@@ -273,14 +277,14 @@ def _devkit(base, name):
         raise FileNotFoundError(
             f"Expected {name} in {base} or its folders "
             f"{some(DEVKIT_PLACES[1:])}, or car_devkit.tgz, which holds it. "
-            "cars_annos.mat is no substitute: its names are those of car_ims. "
+            "cars_annos.mat is no substitute: it names the files of car_ims. "
             f"{CARS_SOURCE}."
         )
     return found
 
 
 def _test_annotations(base):
-    # Some have put the labelled file in the place of the other.
+    # Some copies have the labelled file under the name of the other.
     found = _find(base, TEST_LABELS) or _find(base, "cars_test_annos.mat")
     if found and "class" in _annotations(found).dtype.names:
         return found
@@ -288,8 +292,8 @@ def _test_annotations(base):
     raise FileNotFoundError(
         f"Expected the labels of the test images, {TEST_LABELS}, in {base} or "
         f"its folders {some(DEVKIT_PLACES[1:])}. Received {received}. Add the "
-        "file: 185,758 bytes, sha256 790f75be... It lay beside the archives "
-        "of the original data set and is in torchvision's layout of it."
+        "file: 185,758 bytes, sha256 790f75be... The original page had it "
+        "beside the archives, and torchvision's layout contains it."
     )
 
 
@@ -305,7 +309,7 @@ def _mat(path, variable):
     matlab = require("scipy.io")
     try:
         contents = matlab.loadmat(path, squeeze_me=True)
-        # A single row loses its dimension.
+        # `squeeze_me` drops the dimension of a single row.
         return np.atleast_1d(contents[variable])
     except Exception as error:
         raise ValueError(
@@ -320,7 +324,7 @@ def _cars_split(rows, folder):
     names = [pathlib.PurePosixPath(str(name)).name for name in rows[key]]
     split = FileSplit(
         [str(folder / name) for name in names],
-        # From 1 there.
+        # The file counts from 1.
         rows["class"].astype(np.int64) - 1,
         np.stack([rows[c].astype(np.float32) for c in corners], axis=1),
     )
@@ -374,7 +378,7 @@ def _cars_of_folders(base):
 
 
 def _images_of_classes(folder, names):
-    """{class name: [path]} of the folders of classes in a folder."""
+    """{class name: [path]} of the class folders in a folder."""
     official = {_spelling(name): name for name in names}
     found, unknown = {}, []
     for of_class in sorted(p for p in folder.iterdir() if p.is_dir()):
@@ -399,8 +403,9 @@ def _images_of_classes(folder, names):
 
 
 def _spelling(name):
-    """What all spellings of a name share.
+    """The part of a class name that all its spellings share.
 
-    "Ram C/V Cargo Van" cannot name a folder: it is "C-V", "C_V" or "CV" there.
+    A folder name cannot contain "C/V" as in "Ram C/V Cargo Van": folders have
+    "C-V", "C_V" or "CV".
     """
     return re.sub(r"[^0-9a-z]", "", name.lower())

@@ -10,7 +10,7 @@ from crl_keras.experiments.data.splits import check_labels
 from crl_keras.experiments.data.splits import stratified_parts
 from crl_keras.experiments.words import counted
 
-# The share of a folder without train and test folders that becomes the test.
+# Without train and test folders, this share of the images becomes the test.
 TEST_FRACTION = 0.2
 SPLIT_OF_FOLDER = {
     "train": "train",
@@ -22,7 +22,7 @@ SPLIT_OF_FOLDER = {
     "validation": "validation",
 }
 VALIDATION_IS_HELD_OUT = (
-    "The validation part is held out of training; none is drawn."
+    "The validation part is held out of training; no other is drawn."
 )
 VALIDATION_IS_TEST = (
     "There is no test part: the validation part serves as the test."
@@ -41,8 +41,8 @@ def splits_of_tree(tree, path, seed=0):
 
     Args:
         tree: `Tree`; its images may be None.
-        path: path it was read from, for messages.
-        seed: int, draws the test part of a tree without test folders.
+        path: path of the tree, for messages.
+        seed: int, seed for drawing the test part if there is no test folder.
 
     Returns `(splits, class_names, notes)`: a dict from "train", "test" and
     maybe "held_out" to `(rows, labels)`, positions in `tree.paths` and int64
@@ -50,8 +50,8 @@ def splits_of_tree(tree, path, seed=0):
     image is left out, with a warning.
 
     Raises:
-        ValueError: for a tree that is laid out otherwise, or a class without
-            images in a split that are in another.
+        ValueError: if the tree has another layout, or a class has images in
+            one split but not in another.
     """
     layout = _layout(tree, path)
     splits, notes = splits_of_layout(layout, seed)
@@ -59,7 +59,7 @@ def splits_of_tree(tree, path, seed=0):
 
 
 def splits_of_layout(layout, seed):
-    """`(splits, notes)` of what `splits_of_tree` reads."""
+    """`(splits, notes)` of a `_Layout`, as in `splits_of_tree`."""
     names = layout.class_names
     splits = {
         split: _labelled(rows, names, split)
@@ -69,13 +69,13 @@ def splits_of_layout(layout, seed):
 
 
 def parts_of(splits, names, seed):
-    """Train, test and maybe held-out part of the splits that there are.
+    """Makes train, test and maybe held-out parts from the given splits.
 
     Args:
-        splits: Dict from "train", "test" and "validation", those that there
-            are, or from "all", to `(rows, labels)`.
+        splits: Dict to `(rows, labels)` from "all", or from the existing ones
+            of "train", "test" and "validation".
         names: Class names.
-        seed: Draws the test part of "all".
+        seed: Seed for drawing the test part of "all".
 
     Returns `(splits, notes)`: "train", "test" and maybe "held_out", and
     sentences for the user.
@@ -96,7 +96,7 @@ def parts_of(splits, names, seed):
 def _labelled(rows, class_names, where):
     counts = [len(rows[name]) for name in class_names]
     labels = np.repeat(np.arange(len(class_names)), counts)
-    # Here, not in Dataset alone: a split may have no image at all.
+    # Checked here too, not only in Dataset: a split may have no images.
     check_labels(labels, class_names, where)
     order = np.concatenate([rows[name] for name in class_names])
     return order.astype(int), labels
@@ -148,7 +148,7 @@ def _leave_out_empty(rows, path):
 
 
 def _wrapping_folders(images, folders):
-    """How many folders hold nothing but one folder that has all the rest."""
+    """How many outer folders contain only one folder with all the rest."""
     depth = 0
     while all(len(parts) > depth + 2 for parts in images):
         names = {p[depth] for p in [*images, *folders] if len(p) > depth}
@@ -159,10 +159,10 @@ def _wrapping_folders(images, folders):
 
 
 def _found_splits(images, path):
-    """{folder: split}, empty if the folders are those of the classes."""
+    """{folder: split}, empty if the folders are the class folders."""
     nested = {parts[0] for parts in images if len(parts) > 2}
     flat = {parts[0] for parts in images if len(parts) == 2}
-    # A class may be called "train" (CIFAR-100 has one): its images lie in it.
+    # "train" may be a class (CIFAR-100 has it): then it has images directly.
     found = {
         name: SPLIT_OF_FOLDER[name.lower()]
         for name in sorted(nested - flat)
@@ -192,13 +192,13 @@ def _check_one_set(images, path):
         if len(parts) > 3 and parts[1].lower() in SPLIT_OF_FOLDER:
             raise ValueError(
                 f"Expected one data set in {path}. Received train or test "
-                f"folders inside several: {'/'.join(parts[:2])!r}. Name one "
-                "of them."
+                f"folders inside its folders: {'/'.join(parts[:2])!r}. Choose "
+                "one of these data sets."
             )
 
 
 def _common_classes(rows, path):
-    """Sorted class names, if every split has the same ones."""
+    """Sorted class names; an error if the splits have different classes."""
     names = sorted(set().union(*rows.values()))
     for split, classes in rows.items():
         missing = [name for name in names if name not in classes]

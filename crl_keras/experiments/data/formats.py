@@ -1,7 +1,7 @@
-"""Which image files are read, by the endings of their names, and which not.
+"""Which image files are read, and which are not, by their file extensions.
 
-HEIC needs the package pillow-heif, AVIF a Pillow that was built with it. What
-is not read is never passed over in silence: `said_of_unread` says it.
+HEIC needs the package pillow-heif, AVIF needs a Pillow that supports it. Images
+that are not read are always reported, with the text of `said_of_unread`.
 """
 
 import collections
@@ -11,13 +11,13 @@ import os
 from crl_keras.experiments._optional import require
 from crl_keras.experiments.words import listed
 
-# What Pillow reads on every machine.
+# Pillow reads these on every machine.
 IMAGE_SUFFIXES = tuple(
     ".bmp .gif .jfif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()
 )
 HEIF_SUFFIXES = (".heic", ".heif")
 AVIF_SUFFIXES = (".avif",)
-# Photos and drawings that somebody else has to convert.
+# Photos and drawings that the user has to convert.
 OTHER_SUFFIXES = tuple(
     """
     .3fr .arw .cr2 .cr3 .dng .eps .exr .hdr .icns .ico .j2k .jp2 .jpe .jpf
@@ -33,9 +33,9 @@ REMEDIES = {
 
 
 def image_opener():
-    """Pillow's `Image` module, which reads HEIC where pillow-heif is there.
+    """Pillow's `Image` module, which reads HEIC if pillow-heif is installed.
 
-    Raises ImportError without Pillow; names the pip command.
+    Raises ImportError if Pillow is missing; the message has the pip command.
     """
     pillow = require("PIL.Image")
     _register_heif()
@@ -48,16 +48,16 @@ def _register_heif():
         import pillow_heif
     except ImportError:
         return
-    require("PIL.Image").preinit()  # JPEG comes before it, see below.
+    require("PIL.Image").preinit()  # JPEG must come before HEIF, see below.
     pillow_heif.register_heif_opener()
 
 
 @functools.cache
 def image_suffixes():
-    """The endings of the files that are read here, a tuple of str."""
+    """The extensions of the files that are read here, a tuple of str."""
     pillow = image_opener()
-    # First the usual kinds: Pillow tries them in the order they came, and with
-    # JPEG behind forty others opening one takes half as long again.
+    # Register the usual formats first. Pillow tries formats in this order: with
+    # JPEG after forty others, opening a JPEG takes 50 % longer.
     pillow.preinit()
     known = pillow.registered_extensions()
     optional = (*HEIF_SUFFIXES, *AVIF_SUFFIXES)
@@ -65,14 +65,14 @@ def image_suffixes():
 
 
 def is_unread(path):
-    """Whether a file has the ending of an image that is not read here."""
+    """Whether a file has the extension of an image that is not read here."""
     suffixes = (*HEIF_SUFFIXES, *AVIF_SUFFIXES, *OTHER_SUFFIXES)
     name = path.lower()
     return name.endswith(suffixes) and not name.endswith(image_suffixes())
 
 
 def said_of_unread(paths):
-    """Text on images whose endings are not read: how many, and the remedy.
+    """Text about images that are not read: how many, and what to do.
 
     >>> said_of_unread(["a/1.CR2", "b/2.cr2", "b/3.psd"])
     '2 .cr2 and 1 .psd; other kinds have to be converted, to JPEG or PNG'

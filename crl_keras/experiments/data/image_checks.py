@@ -1,4 +1,4 @@
-"""Which image files can be decoded, and which way up they are stored."""
+"""Checks which image files can be decoded, and finds their orientation."""
 
 import concurrent.futures
 import functools
@@ -15,14 +15,14 @@ from crl_keras.experiments.data.orientation import orientation_of
 from crl_keras.experiments.devices import leave_gpus_to_backend
 
 CHUNK = 64
-# EXIF orientations of files, as they are now, that this process could decode.
+# EXIF orientations of files that this process could decode, by `_stamp`.
 _READABLE = {}
 
 
 def unreadable(path, error):
-    """What is raised for an image file that cannot be read."""
+    """The error for an image file that cannot be read."""
     return OSError(
-        f"Expected an image in {path}. Received what cannot be read "
+        f"Expected an image in {path}. Received a file that cannot be read "
         f"({type(error).__name__}: {error}). Repair or remove it, or leave "
         "such images out with --skip-unreadable (skip_unreadable=True)."
     )
@@ -32,15 +32,15 @@ def check_images(name, paths, reader):
     """Decodes images once.
 
     Args:
-        name: Of the data set, for the progress bar.
-        paths: Of the images.
-        reader: "pillow" or "tf.data", what is to decode them later.
+        name: Name of the data set, for the progress bar.
+        paths: Paths of the images.
+        reader: "pillow" or "tf.data", the reader that decodes them later.
 
     Returns:
-        `(broken, orientations)`: the error of each path that cannot be
-        decoded, and the EXIF orientation of each other, two dicts.
+        `(broken, orientations)`, two dicts: the error for each path that cannot
+        be decoded, and the EXIF orientation for each other path.
     """
-    # Folds share their images.
+    # Folds share images: each file is decoded once.
     stamps = {path: _stamp(path, reader) for path in paths}
     wanted, paths = paths, [p for p in paths if stamps[p] not in _READABLE]
     chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
@@ -64,7 +64,7 @@ def check_images(name, paths, reader):
 def _stamp(path, reader):
     try:
         found = os.stat(path)
-    except OSError:  # A link that leads nowhere: Pillow says so.
+    except OSError:  # A broken link: Pillow reports it later.
         return path, reader
     return path, reader, found.st_mtime_ns, found.st_size
 
@@ -75,13 +75,13 @@ def _checked(paths, reader):
     for path in paths:
         try:
             with pillow.open(path) as image:
-                # An eighth of the pixels, from all of the file's bytes.
+                # Decode an eighth of the pixels; this still reads all bytes.
                 image.draft("RGB", (1, 1))
                 image.load()
                 orientations[path] = orientation_of(image)
                 if reader == "tf.data":
                     _check_tensorflow_reads(image, path)
-        # A damaged file makes Pillow raise nearly anything.
+        # Pillow can raise almost any error for a damaged file.
         except Exception as error:
             broken[path] = error
             orientations.pop(path, None)
@@ -91,8 +91,8 @@ def _checked(paths, reader):
 
 
 def _check_tensorflow_reads(image, path):
-    # MPO is a JPEG with further ones behind it. Of a BMP with a palette
-    # TensorFlow takes the numbers of its colours for the colours.
+    # MPO is a JPEG followed by more JPEGs. TensorFlow reads a BMP with a
+    # palette wrongly: it uses the indices of the colours as colours.
     kinds = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP")
     palette = image.format == "BMP" and image.mode not in ("RGB", "RGBA", "L")
     if image.format not in kinds or palette:
@@ -101,5 +101,5 @@ def _check_tensorflow_reads(image, path):
             "Pillow does, with --reader pillow"
         )
     if image.format not in ("JPEG", "MPO"):
-        # Of rarer kinds not all: no animated WebP, no PNG that lacks its end.
+        # TensorFlow cannot read all of these: no animated WebP, no cut PNG.
         decoded(pathlib.Path(path).read_bytes())

@@ -1,8 +1,8 @@
-"""Data sets whose images lie in files: paths, labels, and maybe boxes.
+"""Data sets whose images stay in files: paths, labels, and maybe boxes.
 
-Readers (`fine_grained`, `adience`) return a `FileDataset`; nothing of an image
-is read before a pipeline wants its pixels. Nothing but NumPy is imported
-before a function needs it.
+Readers (`fine_grained`, `adience`) return a `FileDataset`. An image is read
+only when a pipeline needs its pixels. The module imports only NumPy until a
+function needs more.
 """
 
 import collections
@@ -27,7 +27,7 @@ from crl_keras.experiments.words import counted
 
 
 class IncompleteDataWarning(UserWarning):
-    """A published data set has not the samples it was published with."""
+    """A copy of a published data set has another number of samples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,19 +36,19 @@ class FileSplit:
 
     Attributes:
         paths: tuple of str, N absolute paths of image files.
-        labels: int32 `[N]`; any integer dtype is taken and converted.
-        boxes: float32 `[N, 4]`, for each image the box of its object as
-            `x0, y0, x1, y1`, left, top, right and bottom, in pixels as they
-            are stored; None, the default, where there are none. They are the
-            numbers of the annotations and may reach beyond the image.
+        labels: int32 `[N]`; any integer dtype is converted.
+        boxes: float32 `[N, 4]`, the box of the object in each image as
+            `x0, y0, x1, y1`, left, top, right and bottom, in pixels of the
+            stored image; None, the default, if there are no boxes. The numbers
+            come from the annotations and may reach beyond the image.
         orientations: int8 `[N]`, the EXIF orientation of each image, 1 to 8,
-            that is applied when it is read; None, the default, where all are
-            read as they are stored.
+            to apply when it is read; None, the default, reads all images as
+            they are stored.
 
     Raises:
-        ValueError: for another dtype or shape, no images, a path that is not
-            absolute, a negative label, other numbers of paths, labels, boxes
-            and orientations, or a box that is not finite.
+        ValueError: for a wrong dtype or shape, no images, a path that is not
+            absolute, a negative label, different numbers of paths, labels,
+            boxes and orientations, or a box that is not finite.
 
     >>> split = FileSplit(["/a/1.jpg", "/a/2.jpg"], [0, 1])
     >>> len(split), split.take([1]).paths
@@ -86,7 +86,7 @@ class FileSplit:
 
     @property
     def names(self):
-        """What records call the images: the last two parts of their paths."""
+        """Names of the images in records: the last two parts of their paths."""
         return tuple(
             "/".join(pathlib.PurePath(path).parts[-2:]) for path in self.paths
         )
@@ -106,12 +106,12 @@ class FileDataset(PickedSet):
     """A classification data set of image files.
 
     Attributes:
-        train, test, held_out: `FileSplit`; `held_out` may be None. The others
-            are those of `PickedSet`.
+        train, test, held_out: `FileSplit`; `held_out` may be None. The other
+            attributes are as in `PickedSet`.
 
     Raises:
-        ValueError: as `PickedSet`, and for an image that occurs twice, or
-            splits some of which have boxes.
+        ValueError: as `PickedSet`; also if an image occurs twice, or only some
+            splits have boxes.
 
     >>> train = FileSplit(["/a/1.jpg", "/a/2.jpg"], [0, 1])
     >>> test = FileSplit(["/b/1.jpg", "/b/2.jpg"], [0, 1])
@@ -147,7 +147,7 @@ class FileDataset(PickedSet):
             )
 
     def cut_to_boxes(self, wanted):
-        """See `PickedSet`; boxes that are not wanted are dropped."""
+        """See `PickedSet`; drops boxes that are not wanted."""
         if (self.train.boxes is None) or not wanted:
             return super().cut_to_boxes(wanted)._without_boxes()
         return self
@@ -161,15 +161,15 @@ class FileDataset(PickedSet):
         """Decodes all images once, before any training.
 
         Args:
-            skip_unreadable: bool, whether unreadable ones are left out, with
-                one warning for all.
-            reader: str, `"pillow"`, `"simplejpeg"` or `"tf.data"`, what
-                will decode them.
-            exif: bool, whether images are turned upright, as their EXIF
-                orientation says, when they are read.
+            skip_unreadable: bool, whether to leave out unreadable images, with
+                one warning for all of them.
+            reader: str, `"pillow"`, `"simplejpeg"` or `"tf.data"`, the reader
+                that will decode them.
+            exif: bool, whether to turn images upright, by their EXIF
+                orientation, when they are read.
 
         Raises:
-            OSError: for images that cannot be read; the first are named.
+            OSError: if images cannot be read; the message names the first.
         """
         paths = [path for _, split in self.parts() for path in split.paths]
         broken, turned = check_images(self.name, paths, reader)
@@ -222,10 +222,10 @@ class FileDataset(PickedSet):
     def fingerprint(self):
         """16 hexadecimal digits that change with the lists of images.
 
-        SHA-256 of the class names and, for each split, of the last two parts
-        of each path, the label, the box and, of an image that is turned, its
-        EXIF orientation. The pixels do not enter, nor does the place of the
-        folder, nor the name.
+        SHA-256 of the class names and, for each image of each split, the last
+        two parts of its path, its label, its box and, if it is turned, its
+        EXIF orientation. The pixels, the location of the folder and the name
+        of the data set do not count.
         """
         digest = hashlib.sha256(repr(self.class_names).encode())
         for where, split in self.parts():
@@ -240,7 +240,7 @@ class FileDataset(PickedSet):
             rows = zip(split.paths, labels, boxes, turns, strict=True)
             for path, label, box, turn in rows:
                 row = (*pathlib.PurePath(path).parts[-2:], label, box)
-                # Images that are stored upright count as they always did.
+                # Upright images add nothing, so older fingerprints stay valid.
                 row += () if turn == 1 else (turn,)
                 digest.update(repr(row).encode())
         return digest.hexdigest()[:16]
@@ -264,15 +264,16 @@ def _as_boxes(boxes, count):
 
 
 def check_files(paths, listed_in):
-    """Raises unless all image files are there.
+    """Raises an error if an image file is missing.
 
     Args:
         paths: sequence of str, absolute. Each folder is listed once, which is
-            faster than a look for each file.
-        listed_in: str, what named the images, for the message.
+            faster than looking for each file.
+        listed_in: str, the file that lists the images, for the message.
 
     Raises:
-        FileNotFoundError: naming some that are missing, and how many.
+        FileNotFoundError: if files are missing; the message says how many and
+            names some.
     """
     files_of = {}
     missing = []
@@ -286,8 +287,7 @@ def check_files(paths, listed_in):
         raise FileNotFoundError(
             f"Expected the {len(paths):,} images that {listed_in} lists. "
             f"Missing: {len(missing):,}, {some(missing)}. Unpack the archive "
-            "again, or take the rows of images you do not have out of the "
-            "lists."
+            "again, or remove the rows of missing images from the lists."
         )
 
 
@@ -299,7 +299,7 @@ def _files_of(folder):
 
 
 def what_is_in(path):
-    """A sentence on what a folder holds, for messages."""
+    """A sentence about the contents of a folder, for messages."""
     if not path.is_dir():
         return "Received a folder that does not exist."
     inside = sorted(p.name for p in path.iterdir())
@@ -307,19 +307,19 @@ def what_is_in(path):
 
 
 def warn_unless_full(dataset, train, test, source):
-    """Warns if the splits have other sizes than published.
+    """Warns if the sizes of the splits differ from the published ones.
 
     Args:
         dataset: `FileDataset`.
-        train, test: int, the images of the full set's splits.
-        source: str, where it was read from.
+        train, test: int, the number of images in the full set's splits.
+        source: str, the place of the data set.
     """
     if (len(dataset.train), len(dataset.test)) == (train, test):
         return
     warnings.warn(
         f"{source} is not the full {dataset.name}: {len(dataset.train):,} "
         f"training and {len(dataset.test):,} test images instead of {train:,} "
-        f"and {test:,}. Numbers measured on it are not those of the full set.",
+        f"and {test:,}. Results on it are not results on the full set.",
         IncompleteDataWarning,
         stacklevel=3,
     )

@@ -1,4 +1,4 @@
-"""Image files of a folder or an archive as one array, read as they lie there.
+"""Reads the image files of a folder or an archive into one array.
 
 Archives are streamed, never unpacked to disk. Decoded archives are cached.
 """
@@ -33,26 +33,26 @@ from crl_keras.experiments.data.orientation import upright
 
 ARCHIVE_SUFFIXES = tuple(".tar.gz .tgz .tar.bz2 .tar.xz .tar .zip".split())
 
-# A cache pays when decoding took longer than reading it back would.
+# If decoding takes longer than this, reading a cache is faster.
 CACHE_AFTER_SECONDS = 2.0
 CACHE_FORMAT = "1"
 BAR_AFTER_SECONDS = 1.0
 
-# Images decoded by one task of the thread pool: enough to hide its overhead,
-# few enough to bound the bytes that wait.
+# Images per task of the thread pool: enough to hide the overhead of a task, few
+# enough to limit the memory of waiting images.
 CHUNK = 64
-NAMED = 10  # Of many unreadable images: those that a message names.
+NAMED = 10  # A message names at most so many unreadable images.
 
 
 def some(items, most=5):
-    """The first few as text, and how many more."""
+    """The first items as text, and how many more there are."""
     text = ", ".join(repr(item) for item in items[:most])
     more = len(items) - most
     return f"{text} and {more} more" if more > 0 else text
 
 
 class Tree(NamedTuple):
-    """All images of a tree, by path, and the folders it has."""
+    """All images of a tree, their paths, and its folders."""
 
     images: np.ndarray
     paths: list
@@ -61,7 +61,7 @@ class Tree(NamedTuple):
 
 def read_tree(path, skip_unreadable=False, cache=True, exif=True):
     source = _source(path)
-    # Only a file has a size and a time that tell whether it changed.
+    # Only the size and time of a file show whether it changed.
     store = _Cache(path, exif) if cache and path.is_file() else None
     tree = store.read() if store else None
     if tree is not None:
@@ -69,7 +69,7 @@ def read_tree(path, skip_unreadable=False, cache=True, exif=True):
     start = time.monotonic()
     tree, complete = _decoded_tree(source, path, skip_unreadable, exif)
     slow = time.monotonic() - start > CACHE_AFTER_SECONDS
-    # A tree with gaps would hide them from the next, strict reading.
+    # The cache of a tree with gaps would hide them in a later strict run.
     if store and slow and complete:
         store.write(tree)
     return tree
@@ -99,7 +99,7 @@ def _decoded_tree(source, path, skip_unreadable, exif):
             elif isinstance(result, _Unreadable):
                 broken[name] = result
             elif broken and not skip_unreadable:
-                images.clear()  # There will be an error, of all such images.
+                images.clear()  # One error at the end names all broken images.
             else:
                 first = first or (name, result)
                 _check_alike(path, name, result, *first)
@@ -108,7 +108,7 @@ def _decoded_tree(source, path, skip_unreadable, exif):
         raise ValueError(said_of_unreadable(path, broken))
     _report(path, broken, source.ignored, source.unread)
     _check_any(path, images)
-    # The same order from a folder as from any archive of it.
+    # A folder and an archive of it give the same order.
     paths = sorted(images)
     stacked = np.stack([images.pop(name) for name in paths])
     complete = not broken and not source.unread
@@ -119,7 +119,7 @@ def _check_any(path, images):
     if not images:
         raise ValueError(
             f"Expected images ({' '.join(image_suffixes())}) in {path}, one "
-            "folder a class. Received none that can be read."
+            "folder per class. Received none that can be read."
         )
 
 
@@ -132,14 +132,15 @@ def _report(path, skipped, ignored, unread):
         )
     if ignored:
         warnings.warn(
-            f"{path}: {len(ignored)} members ignored that are links or lie "
-            f"outside the archive: {some(ignored)}.",
+            f"{path}: {len(ignored)} members ignored, because they are links "
+            f"or lie outside the archive: {some(ignored)}.",
             stacklevel=2,
         )
     if unread:
         warnings.warn(
-            f"{path}: {len(unread)} images left out, whose kind is not read "
-            f"here: {said_of_unread(unread)}. They are {some(unread, NAMED)}.",
+            f"{path}: {len(unread)} images left out, because their format is "
+            f"not read: {said_of_unread(unread)}. They are "
+            f"{some(unread, NAMED)}.",
             stacklevel=2,
         )
 
@@ -149,12 +150,12 @@ class _Unreadable(Exception):
 
 
 def said_of_unreadable(where, broken):
-    """The message of an error that names the images that cannot be read.
+    """The error message for images that cannot be read.
 
     Args:
-        where: What was read, a path or a name.
-        broken: Dict from the name of an image to why it cannot be read. Of
-            many, the first are named, and all written to a file.
+        where: Path or name of the data, for the message.
+        broken: Dict from the name of each image to the reason. If there are
+            many, the message names the first, and a file lists all.
     """
     shown = [f"{n!r} ({why})" for n, why in list(broken.items())[:NAMED]]
     more = len(broken) - len(shown)
@@ -169,7 +170,7 @@ def said_of_unreadable(where, broken):
 
 
 def _where_all(where, broken):
-    """Of more images than a message names, the file that lists them all."""
+    """Lists all images in a file, if they are too many for a message."""
     if len(broken) <= NAMED:
         return ""
     name = hashlib.sha256(str(where).encode()).hexdigest()[:16]
@@ -194,14 +195,14 @@ def _check_alike(path, name, image, first_name, first):
     raise ValueError(
         f"Expected all images of {path} to have the size and mode of the "
         f"first, {first_name!r}: {described(first)}. Received: {name!r}, "
-        f"{described(image)}. Resize or convert the images; only streamed "
-        "data are resized here."
+        f"{described(image)}. Resize or convert the images, or give "
+        "--dataset folder:PATH with --image-size, which resizes and crops them."
     )
 
 
 def _decode_all(entries, exif=True):
-    """Yields (path, image, `_Unreadable` or None for a folder), in order."""
-    # Pillow lets go of the interpreter while it decodes.
+    """Yields (path, result): image, `_Unreadable`, or None for a folder."""
+    # Pillow releases the GIL while it decodes.
     workers = min(8, os.cpu_count() or 1)
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         pending = collections.deque()
@@ -239,13 +240,13 @@ def _decode(pillow, data, exif=True):
             return upright(_pixels(image), turned)
     except MemoryError:
         raise
-    # A damaged file makes Pillow raise nearly anything.
+    # Pillow can raise almost any error for a damaged file.
     except Exception as error:
         return _Unreadable(f"{type(error).__name__}: {error}")
 
 
 def _file_bytes(path):
-    # Opening a pipe would wait for ever.
+    # Opening a pipe would wait forever.
     if os.path.exists(path) and not os.path.isfile(path):
         raise OSError("not a regular file")
     with open(path, "rb") as file:
@@ -265,7 +266,7 @@ def _pixels(image):
     elif image.mode == "1":
         image = image.convert("L")
     if image.mode not in ("L", "RGB"):
-        raise ValueError(f"mode {image.mode}; convert it to 8 bits a channel")
+        raise ValueError(f"mode {image.mode}; convert it to 8 bits per channel")
     pixels = np.asarray(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
@@ -285,11 +286,11 @@ def _source(path):
     return _TarSource(path)
 
 
-# A source is iterated over once and yields (path in the tree, what): None for
-# a folder, the bytes of an image, an `_Unreadable`, or, from a folder, the
-# path of a file, to be read in the thread that decodes it. `done` of `total`
-# tells how far it is; `ignored` collects the members not read for safety,
-# `unread` images of kinds that are not read.
+# A source is iterated over once. It yields (path in the tree, content). The
+# content is None for a folder, the bytes of an image, an `_Unreadable`, or, if
+# the source is a folder, the path of a file, which the decoding thread reads.
+# `done` of `total` is the progress. `ignored` collects the members that are not
+# read for safety, `unread` the images in formats that are not read.
 
 
 class _FolderSource:
@@ -314,7 +315,7 @@ class _FolderSource:
                     self.unread.append(path)
 
     def _enters(self, folder, name):
-        # A link to a folder above would lead in circles.
+        # A link to a parent folder would never end.
         here = os.path.realpath(folder)
         target = os.path.realpath(os.path.join(folder, name))
         above = target == here or here.startswith(target + os.sep)
@@ -362,12 +363,12 @@ class _TarSource(_ArchiveSource):
                     self.done = raw.tell()
                     kind = member.isdir(), member.isreg()
                     yield from self._entry(archive, member, member.name, *kind)
-            # tarfile takes a file cut within a header for a whole one; the
-            # rest, read to its end, tells by its checksum.
+            # tarfile accepts a file that is cut inside a header. Reading to
+            # the end checks its checksum.
             check_end(raw, file)
         except MemoryError:
             raise
-        # Each kind of compression has errors of its own.
+        # Each kind of compression raises its own errors.
         except Exception as error:
             raise ValueError(
                 "Expected a folder, a whole .tar, .tar.gz or .zip file. "
@@ -399,7 +400,7 @@ class _ZipSource(_ArchiveSource):
     def _bytes(self, archive, member):
         try:
             return archive.read(member)
-        # A wrong checksum, a password, a compression of another kind.
+        # A wrong checksum, a password, or an unknown kind of compression.
         except (
             zipfile.BadZipFile,
             zlib.error,
@@ -411,13 +412,13 @@ class _ZipSource(_ArchiveSource):
 
 
 def _folder_of(name):
-    """The entry of a file's folder: not every archive has one of its own."""
+    """The entry of a file's folder: not every archive lists its folders."""
     folder = (name or "").rpartition("/")[0]
     return [(folder, None)] if folder else []
 
 
 def expanded(raw):
-    """The file, decompressed if its first bytes say so."""
+    """The file, decompressed if its first bytes show a compression."""
     start = raw.read(6)
     raw.seek(0)
     for magic, module in (
@@ -436,7 +437,7 @@ def check_end(raw, file):
     if file is raw:
         raw.seek(-min(512, raw.seek(0, os.SEEK_END)), os.SEEK_END)
         if raw.read().strip(b"\0"):
-            raise EOFError("it has no end mark: cut short?")
+            raise EOFError("it has no end mark: is it cut?")
 
 
 def _raise(error):
@@ -461,7 +462,7 @@ def _lies_hidden(path):
 
 
 def _inside(name):
-    """The path of an archive's member, or None if outside or hidden."""
+    """The path of an archive's member, None if it is outside or hidden."""
     name = name.replace("\\", "/")
     if name.startswith("/") or re.match("[A-Za-z]:/", name):
         return None
@@ -472,7 +473,7 @@ def _inside(name):
 
 
 class ReadingProgress:
-    """A bar on a terminal, once reading has taken a moment."""
+    """A progress bar on a terminal, shown after a moment of reading."""
 
     def __init__(self, title, source):
         self.title, self.source = title, source
@@ -511,13 +512,13 @@ class _Cache:
         state = path.stat()
         name = hashlib.sha256(str(path).encode()).hexdigest()[:16]
         self.file = _cache_dir() / f"images-{name}.npz"
-        # One file an archive: a changed archive replaces its old images.
-        # Images that are left as they are stored are others.
+        # One file per archive: a changed archive replaces its old images. The
+        # key also says whether the images were turned upright.
         form = f"{CACHE_FORMAT} upright" if exif else CACHE_FORMAT
         self.key = f"{form} {state.st_size} {state.st_mtime_ns} {path}"
 
     def read(self):
-        """The tree, or None if there is none of the archive as it is."""
+        """The tree, or None if none is cached for the current archive."""
         try:
             # NumPy would leave a damaged file open.
             with (
@@ -533,7 +534,7 @@ class _Cache:
                 )
         except (FileNotFoundError, NotADirectoryError):
             return None
-        # A damaged file makes NumPy raise nearly anything.
+        # NumPy can raise almost any error for a damaged file.
         except Exception as error:
             warnings.warn(
                 f"The cache {self.file} cannot be read ({error}); the images "
@@ -566,8 +567,8 @@ class _Cache:
                     os.remove(temporary)
             warnings.warn(
                 f"The decoded images cannot be kept in {self.file.parent} "
-                f"({error}); the next run decodes them again. Name another "
-                "folder in CRL_CACHE_DIR.",
+                f"({error}); the next run decodes them again. Set "
+                "CRL_CACHE_DIR to another folder.",
                 stacklevel=2,
             )
 

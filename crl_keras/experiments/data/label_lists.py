@@ -1,4 +1,4 @@
-"""Lists of images with their labels: a CSV file beside a folder of images."""
+"""Reads lists of images and labels: a CSV file for a folder of images."""
 
 import collections
 import csv
@@ -19,7 +19,7 @@ from crl_keras.experiments.data.image_trees import some
 from crl_keras.experiments.data.splits import check_labels
 from crl_keras.experiments.words import counted
 
-# The usual names of the columns, for comparison in lower case.
+# The usual names of the columns, compared in lower case.
 COLUMNS = {
     "file": (
         *("file", "filename", "file_name", "filepath", "file_path"),
@@ -32,9 +32,9 @@ DELIMITERS = ",;\t"
 
 
 def list_name(path, file=None, label=None):
-    """The name of a list as a data set, "csv:PATH".
+    """The data set name of a list, "csv:PATH".
 
-    Columns that are named, not found, belong to the name: another column
+    If the caller gives columns, they are part of the name: another column
     makes another data set.
 
     >>> list_name("pets.csv"), list_name("pets.csv", label="breed")
@@ -55,34 +55,34 @@ def split_list_name(name):
 
 
 def read_label_list(name, images=None, seed=0):
-    """Reads a list of images, one a line, with a line of column names.
+    """Reads a list of images: a line of column names, then a line per image.
 
     Args:
-        name: str, "csv:PATH" as `list_name` makes it. The columns of file
-            names and labels are those it names, or else found among the usual
-            names, COLUMNS. A column "split" may say train, val or test.
-            Columns are separated by commas, semicolons or tabs.
+        name: str, "csv:PATH" as `list_name` makes it. A column of file names
+            or labels that it does not name is found by its usual names,
+            COLUMNS. A column "split" may contain train, val or test. Columns
+            are separated by commas, semicolons or tabs.
         images: path of the folder that file names are relative to; None, the
             default, is the folder of the list.
-        seed: int, draws the test part, a stratified 20 %, of a list without a
-            split column.
+        seed: int, seed for drawing the test part, a stratified 20 %, if the
+            list has no split column.
 
-    Returns a `FileDataset`. Class names are the labels, in the order of the
-    numbers where all are whole numbers, else of the alphabet.
+    Returns a `FileDataset`. Class names are the labels, sorted as numbers if
+    all are whole numbers, otherwise alphabetically.
 
     Raises:
-        FileNotFoundError: for a list or images that are not there.
-        ValueError: for a list that is not as expected; says what to do.
+        FileNotFoundError: if the list or images are missing.
+        ValueError: if the list is not as expected; the message says what to do.
     """
     path, columns = split_list_name(name)
     path = pathlib.Path(path).expanduser()
-    # Sorted: the order of the lines is not of the data.
+    # Sorted, because the order of the lines must not matter.
     rows = sorted(_rows(path, columns))
     folder = pathlib.Path(images).expanduser() if images else path.parent
     if not folder.is_dir():
         raise FileNotFoundError(
             f"Expected the folder of the images that {path} lists. Received: "
-            f"{str(folder)!r}, which is none. Name it with --images "
+            f"{str(folder)!r}, which is no folder. Pass it with --images "
             "(data_dir=)."
         )
     root = folder.resolve()
@@ -109,7 +109,7 @@ def read_label_list(name, images=None, seed=0):
 
 
 def _rows(path, named):
-    """`(file, label, split)` of each line; the split "all" where none is."""
+    """`(file, label, split)` of each line; "all" if there is no split."""
     header, lines = _lines(path)
     file, label = (
         _column(header, kind, named.get(kind), path)
@@ -193,17 +193,16 @@ def _check_once(files, path):
     if twice:
         raise ValueError(
             f"Expected every image once in {path}: an image has one label. "
-            f"Received more than once: {some(twice)}. Remove the lines that "
-            "are too many."
+            f"Received more than once: {some(twice)}. Remove the extra lines."
         )
 
 
 def _check_splits(splits, path):
     if set(splits) != {"all"} and ("train" not in splits or len(splits) < 2):
         raise ValueError(
-            f"Expected images of train and of test or val in {path}. "
-            f"Received: {some(sorted(splits))} alone. Remove the column for a "
-            "test part that is drawn, or name the others."
+            f"Expected train images and test or val images in {path}. "
+            f"Received: {some(sorted(splits))} alone. Add the others, or "
+            "remove the split column: then a test part is drawn."
         )
 
 
@@ -211,5 +210,5 @@ def _class_names(labels):
     numbers = all(re.fullmatch(r"-?\d+", label) for label in labels)
     if not numbers:
         return sorted(labels)
-    # "01" and "1" are two names, in an order that is always the same.
+    # "01" and "1" are two names; this key always orders them the same way.
     return sorted(labels, key=lambda label: (int(label), label))

@@ -1,7 +1,7 @@
-"""Data sets that fit in memory, by name, and any folder of images.
+"""Loads data sets that fit in memory, by name, and any folder of images.
 
-`load_dataset` needs no TensorFlow, but for SVHN without local files. Nothing
-but NumPy is imported before a function needs it.
+`load_dataset` needs TensorFlow only for SVHN without local files. The module
+imports only NumPy until a function needs more.
 """
 
 import pathlib
@@ -45,7 +45,7 @@ CLASS_NAMES = {
     "cifar100": CIFAR100,
     "svhn": DIGITS,
 }
-BUILT_IN = ("digits", "digits32")  # Of scikit-learn: there is nothing to give.
+BUILT_IN = ("digits", "digits32")  # From scikit-learn: they need no files.
 NAMES = (*BUILT_IN, *CLASS_NAMES, "folder:PATH")
 
 
@@ -55,42 +55,42 @@ def load_dataset(
     """Loads a data set into memory.
 
     Args:
-        name: str. `"digits"` (1,797 grey 8x8 digits that scikit-learn brings,
-            a fixed stratified 75/25 split), `"digits32"` (the same, four
-            times as large and in three channels, to try networks for CIFAR
-            on), `"mnist"`, `"cifar10"`, `"cifar100"`, `"svhn"` (train and
-            extra for training), or
-            `"folder:PATH"`: a folder, or a .tar, .tar.gz or .zip file of one,
-            read without unpacking, with one folder of images a class. These
-            may lie in `train` and `test` folders (also `training`, `testing`;
-            `validation` or `val` serves as the test, or is `held_out` where
-            there is a test too). Without them a stratified 20 % becomes the
-            test. All images must have one size and be all grey or all colour.
-        data_dir: path of a local copy, or of a folder that holds one, or
-            None, the default, to download. For `mnist`, `cifar10`,
+        name: str. `"digits"` (1,797 grey 8x8 digits from scikit-learn, a
+            fixed stratified 75/25 split), `"digits32"` (the same, four times
+            as large and in three channels, to try networks for CIFAR),
+            `"mnist"`, `"cifar10"`, `"cifar100"`, `"svhn"` (train and extra
+            for training), or `"folder:PATH"`: a folder, or a .tar, .tar.gz or
+            .zip file of one, read without unpacking, with one folder of images
+            per class. The class folders may lie in `train` and `test` folders
+            (also `training`, `testing`). A folder `validation` or `val` is the
+            test, or `held_out` if there is a test folder too. Without such
+            folders a stratified 20 % becomes the test. All images must have
+            the same size and be all grey or all colour.
+        data_dir: path of a local copy, or of a folder that contains one; None,
+            the default, downloads the data. For `mnist`, `cifar10`,
             `cifar100`: images in class folders as above, with train and test
-            folders, named like `cifar10.tar.gz` or `cifar10/` in a folder of
-            several. For `svhn`: the folder of `train_32x32.mat`,
+            folders. A folder of several copies has names like `cifar10.tar.gz`
+            or `cifar10/`. For `svhn`: the folder of `train_32x32.mat`,
             `extra_32x32.mat`, `test_32x32.mat`, or TFDS's data folder.
-        skip_unreadable: bool, whether an unreadable or truncated image is
-            skipped, with one warning for all, or is an error, the default.
-        seed: int in `[0, 2**32)`, draws the test part of a folder without a
-            test folder; 0 by default.
-        cache: bool, whether the images of an archive that was slow to read
-            are kept, decoded, in the folder that the environment variable
-            CRL_CACHE_DIR names, by default `~/.cache/crl_keras`; True by
+        skip_unreadable: bool, whether to skip unreadable or truncated images,
+            with one warning for all. False, the default, raises an error.
+        seed: int in `[0, 2**32)`, seed for drawing the test part if there is
+            no test folder; 0 by default.
+        cache: bool, whether to keep the decoded images of an archive that was
+            slow to read. They are kept in the folder of the environment
+            variable CRL_CACHE_DIR, by default `~/.cache/crl_keras`; True by
             default.
-        exif: bool, whether photos are turned upright, as their EXIF
-            orientation says, the default, or read as they are stored.
+        exif: bool. True, the default, turns photos upright by their EXIF
+            orientation; False reads them as they are stored.
 
-    Returns a `Dataset`. Images read from JPEGs under the name of a published
-    set are not quite its pixels: its name then ends in " (JPEG)".
+    Returns a `Dataset`. JPEG images do not have exactly the pixels of a
+    published set: then the name of the data set ends in " (JPEG)".
 
     Raises:
-        ValueError: for an unknown name, or data that are not as expected.
-        FileNotFoundError: for a path that is not there.
+        ValueError: if the name is unknown or the data are not as expected.
+        FileNotFoundError: if a path does not exist.
         OSError: if the data could not be downloaded.
-        ImportError: if a package is missing; names the pip command.
+        ImportError: if a package is missing; the message has the pip command.
 
     >>> digits = load_dataset("digits")
     >>> digits.train.images.shape, digits.test.images.shape
@@ -147,11 +147,11 @@ def _downloaded(name):
     sets = require("keras.datasets")
     try:
         pairs = getattr(sets, name).load_data()
-    # Keras raises a bare Exception for what it cannot fetch.
+    # Keras raises a bare Exception if it cannot download the data.
     except Exception as error:
         raise OSError(
-            f"keras.datasets could not load {name} ({error}). With a local "
-            "copy go on with --data-dir PATH (data_dir=PATH): a folder or a "
+            f"keras.datasets could not load {name} ({error}). To use a "
+            "local copy, pass --data-dir PATH (data_dir=PATH): a folder or a "
             ".tar.gz of class folders in train and test folders."
         ) from error
     splits = (_channels_last(x, y) for x, y in pairs)
@@ -161,7 +161,7 @@ def _downloaded(name):
 def _channels_last(images, labels):
     if images.ndim == 3:
         images = images[..., None]
-    # What keras.datasets gives follows Keras's image_data_format.
+    # The layout of keras.datasets follows Keras's image_data_format.
     if images.shape[-1] not in (1, 3):
         images = images.transpose(0, 2, 3, 1)
     return Split(np.ascontiguousarray(images), labels.reshape(-1))
@@ -175,14 +175,14 @@ def _local_copy(name, data_dir, skip_unreadable, cache, exif):
     if set(layout.class_names) != set(expected):
         raise ValueError(
             f"Expected the classes of {name}, {some(expected)}, in {path}. "
-            f"Received: {some(layout.class_names)}. Read it under its own "
-            f"name, --dataset folder:{path}, or give another --data-dir."
+            f"Received: {some(layout.class_names)}. Use "
+            f"--dataset folder:{path}, or another --data-dir."
         )
     if set(layout.rows) == {"all"}:
         raise ValueError(
             f"Expected train and test folders for {name} in {path}. Received: "
-            "class folders alone, whose split would not be the published one. "
-            f"Use --dataset folder:{path} for a split drawn from the seed."
+            "only class folders, which do not say the published split. Use "
+            f"--dataset folder:{path} for a split drawn from the seed."
         )
     lossy = any(p.lower().endswith((".jpg", ".jpeg")) for p in tree.paths)
     title = f"{name} (JPEG)" if lossy else name
@@ -190,7 +190,7 @@ def _local_copy(name, data_dir, skip_unreadable, cache, exif):
 
 
 def _find_copy(name, data_dir):
-    """The file or folder of the named set in what the user gave."""
+    """The file or folder of the named set in the user's path."""
     if data_dir.is_file():
         return data_dir
     if not data_dir.is_dir():
@@ -211,7 +211,7 @@ def _find_copy(name, data_dir):
         f"Expected one copy of {name} in {data_dir}: {name}/ or {name}.tar.gz "
         f"with train and test folders. Received: "
         f"{some([p.name for p in found or inside]) or 'an empty folder'}. "
-        "Name the file itself with --data-dir."
+        "Pass the file itself with --data-dir."
     )
 
 
@@ -240,7 +240,7 @@ def _svhn(data_dir):
 
 
 def _mat(path):
-    """Images and labels of one of SVHN's files, X `[32, 32, 3, N]`, y."""
+    """Images and labels of an SVHN file, which has X `[32, 32, 3, N]`, y."""
     matlab = require("scipy.io")
     try:
         contents = matlab.loadmat(path)
@@ -251,7 +251,7 @@ def _mat(path):
             f"Expected MATLAB arrays X of shape (32, 32, 3, N) and y in "
             f"{path}. Received: {error}. Fetch the file again."
         ) from error
-    # The digit 0 is class 10 there.
+    # The file stores the digit 0 as class 10.
     return images, np.where(labels == 10, 0, labels)
 
 
@@ -278,7 +278,7 @@ def _svhn_from_tfds(data_dir):
     except Exception as error:
         raise OSError(
             f"TensorFlow Datasets could not load svhn_cropped ({error}). "
-            "With the three .mat files go on with --data-dir FOLDER."
+            "To use the three .mat files, pass --data-dir FOLDER."
         ) from error
     train = _joined(parts["train"], parts["extra"])
     return Dataset("svhn", train, Split(*parts["test"]), DIGITS)

@@ -1,17 +1,16 @@
-"""The EXIF orientation of a photo: which way up its pixels are to be shown.
+"""The EXIF orientation of a photo: how to turn its pixels upright.
 
 A camera held upright often stores its pixels sideways and says so in a tag, a
-number from 1 to 8. What is stored becomes what is shown by at most three steps
-in this order: a flip from left to right, a flip from top to bottom, and a
-transposition.
+number from 1 to 8. At most three steps turn the stored image upright, in this
+order: a flip from left to right, a flip from top to bottom, a transposition.
 """
 
 import numpy as np
 
 TAG = 0x0112
-# Where Pillow keeps what may hold the tag.
+# Pillow keeps the data that may contain the tag under these keys.
 KEYS = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
-# Of orientation 1 to 8 (0 is no orientation), by the three steps.
+# For orientation 1 to 8 (0 is no orientation): 1 if the step is needed.
 LEFT_TO_RIGHT = (0, 0, 1, 1, 0, 0, 0, 1, 1)
 TOP_TO_BOTTOM = (0, 0, 0, 1, 1, 0, 1, 1, 0)
 TRANSPOSED = (0, 0, 0, 0, 0, 1, 1, 1, 1)
@@ -20,27 +19,27 @@ TRANSPOSED = (0, 0, 0, 0, 0, 1, 1, 1, 1)
 def orientation_of(image):
     """The orientation of an image that Pillow has opened, 1 to 8.
 
-    1 where there is none, or none that can be read.
+    Returns 1 if there is no orientation or it cannot be read.
     """
     if image.format in ("TIFF", "PNG"):
         # Pillow turns a TIFF itself, and drops the tag. The tag of a PNG may
-        # lie behind its pixels.
+        # come after its pixels.
         image.load()
     if image.format != "TIFF" and not KEYS & image.info.keys():
-        return 1  # As most are; looking into EXIF takes a while.
+        return 1  # As most images; reading EXIF takes time.
     try:
         found = image.getexif().get(TAG, 1)
-    # Damaged EXIF makes Pillow raise nearly anything; the pixels are whole.
+    # Pillow can raise almost any error for damaged EXIF; the pixels are fine.
     except Exception:
         return 1
     return found if found in range(1, 9) else 1
 
 
 def as_orientations(orientations, count):
-    """int8 `[N]`, or None where every image is stored upright.
+    """int8 `[N]`, or None if every image is stored upright.
 
     Raises:
-        ValueError: for another number of them, or one that is not 1 to 8.
+        ValueError: if their number is wrong, or one is not from 1 to 8.
     """
     if orientations is None:
         return None
@@ -55,7 +54,7 @@ def as_orientations(orientations, count):
 
 
 def upright(image, orientation):
-    """What is shown of stored pixels, an array `[H, W, ...]`.
+    """Turns stored pixels upright, an array `[H, W, ...]`.
 
     >>> upright(np.array([[1, 2, 3], [4, 5, 6]]), 6).tolist()
     [[4, 1], [5, 2], [6, 3]]
@@ -68,7 +67,7 @@ def upright(image, orientation):
 
 
 def upright_tensor(image, orientation):
-    """`upright` of a tensor of TensorFlow `[H, W, C]`."""
+    """`upright` for a TensorFlow tensor `[H, W, C]`."""
     import tensorflow as tf
 
     steps = (
@@ -87,15 +86,15 @@ def upright_tensor(image, orientation):
 
 
 def upright_size(height, width, orientation, xp=np):
-    """Height and width of what is shown; `xp` is as in `Crop.window`."""
+    """Height and width of the upright image; `xp` is as in `Crop.window`."""
     swapped = _is(TRANSPOSED, orientation, xp)
     return xp.where(swapped, width, height), xp.where(swapped, height, width)
 
 
 def upright_box(box, height, width, orientation, xp=np):
-    """Where a box `x0, y0, x1, y1` of the stored image is shown.
+    """The place in the upright image of a stored box `x0, y0, x1, y1`.
 
-    `height` and `width` are those of the stored image.
+    `height` and `width` belong to the stored image.
     """
     x0, y0, x1, y1 = (box[i] for i in range(4))
     mirrored = _is(LEFT_TO_RIGHT, orientation, xp)
@@ -115,9 +114,10 @@ def upright_box(box, height, width, orientation, xp=np):
 
 
 def stored_window(window, height, width, orientation, xp=np):
-    """Where a window `top, left, rows, columns` of what is shown is stored.
+    """The place in the stored image of an upright window.
 
-    `height` and `width` are those of the stored image.
+    A window is `top, left, rows, columns`. `height` and `width` belong to
+    the stored image.
     """
     top, left, rows, columns = window
     swapped = _is(TRANSPOSED, orientation, xp)
@@ -138,7 +138,7 @@ def stored_window(window, height, width, orientation, xp=np):
 
 
 def _is(table, orientation, xp):
-    """Whether a table has a 1 for an orientation, as xp's booleans."""
+    """Whether a table has a 1 for an orientation, as a boolean of `xp`."""
     if xp is np:
         return bool(table[orientation])
     flags = xp.constant([bool(flag) for flag in table])

@@ -1,4 +1,4 @@
-"""Data sets by name, whatever their size: in memory, in files, or of TFDS."""
+"""Opens any data set by its name: in memory, in files, or from TFDS."""
 
 import importlib.util
 import pathlib
@@ -18,9 +18,9 @@ from crl_keras.experiments.data.streams import open_tfds
 
 FILE_SETS = ("cub", "cars", "adience", "adience_faces")
 FOLDS = {"adience": 5, "adience_faces": 5}
-# Whose classes have an order, so that it counts how far off a prediction is.
+# Their classes have an order, so the size of a wrong prediction matters.
 ORDINAL = ("adience", "adience_faces")
-# What TFDS calls them, where it has prepared them in the folder that is given.
+# Their names in TFDS, if TFDS has prepared them in the given folder.
 TFDS_NAMES = {
     "cub": ("caltech_birds2011",),
     "cars": ("stanford_cars", "cars196"),
@@ -30,19 +30,19 @@ READERS = ("auto", "memory", "pillow", "simplejpeg", "tf.data")
 
 
 def resolve_reader(name, resized, reader="auto"):
-    """What decodes the images of a data set: a name of READERS but "auto".
+    """The reader of a data set's images: a name of READERS except "auto".
 
-    Images in memory are decoded already; those of TFDS need TensorFlow. Image
-    files are read by TensorFlow where it is installed, else by Pillow;
-    simplejpeg is faster, and has to be asked for.
+    Images in memory are decoded already; images of TFDS need TensorFlow.
+    TensorFlow reads image files if it is installed, otherwise Pillow reads
+    them. simplejpeg is faster, but the user has to ask for it.
 
     Args:
         name: str, name of the data set.
-        resized: bool, whether images are brought to one size.
-        reader: what the user asks for.
+        resized: bool, whether images are resized to one size.
+        reader: the reader that the user asks for.
 
     Raises:
-        ValueError: for a reader that cannot read that data set.
+        ValueError: if the reader cannot read that data set.
 
     >>> resolve_reader("digits", False), resolve_reader("tfds:cifar10", False)
     ('memory', 'tf.data')
@@ -58,7 +58,7 @@ def resolve_reader(name, resized, reader="auto"):
         possible = ("memory",)
     if reader not in ("auto", *possible):
         raise ValueError(
-            f"Expected a reader for {name} of: {', '.join(possible)}. "
+            f"Expected a reader for {name}, one of: {', '.join(possible)}. "
             f"Received: {reader!r}."
         )
     return possible[0] if reader == "auto" else reader
@@ -82,30 +82,30 @@ def open_dataset(
             `"csv:FILE"`, a list of image files and their labels, see
             `label_lists`; `"imagenet2012"` or `"tfds:NAME"`, which TensorFlow
             streams.
-        data_dir: path of a local copy; of "cub", "cars" and "adience" it is
-            needed. For "csv:FILE" the folder of the images, None for that of
-            the file. It may be a folder of several copies, with that of "svhn",
-            "cub", "cars" or "adience" in a folder of this name, or the data
-            folder of TFDS, where it has prepared one of the three.
-        fold: int, the fold that is the test, for "adience"; else None.
-        resized: bool, whether images are brought to one size when they are
-            read: then those of `"folder:PATH"` stay in their files too.
-        skip_unreadable: bool, whether unreadable images are left out, with
-            one warning for all, or are an error, the default.
-        reader: str, what will decode images that stay in their files:
-            `"tf.data"` reads fewer kinds than `"pillow"`, the default.
-        exif: bool, whether photos are turned upright, as their EXIF
-            orientation says, the default, or read as they are stored. What
-            TFDS streams is read as it is stored.
+        data_dir: path of a local copy; "cub", "cars" and "adience" need it.
+            For "csv:FILE" it is the folder of the images, and None means the
+            folder of the file. A folder of several copies has "svhn", "cub",
+            "cars" or "adience" in a folder of this name. The path may also be
+            the data folder of TFDS, if TFDS has prepared one of the last three.
+        fold: int, the test fold, for "adience"; otherwise None.
+        resized: bool, whether images are resized to one size when they are
+            read: then the images of `"folder:PATH"` stay in their files too.
+        skip_unreadable: bool, whether to leave out unreadable images, with one
+            warning for all. False, the default, raises an error.
+        reader: str, the reader of images that stay in their files:
+            `"tf.data"` reads fewer formats than `"pillow"`, the default.
+        exif: bool. True, the default, turns photos upright by their EXIF
+            orientation; False reads them as they are stored. Images of TFDS
+            are always read as they are stored.
 
     Returns a `Dataset`, a `FileDataset` or a `TfdsSet`.
 
     Raises:
-        ValueError: for an unknown name, a fold that there is not, or data
-            that are not as expected.
-        FileNotFoundError: for a path that is not there.
+        ValueError: if the name is unknown, the fold does not exist, or the
+            data are not as expected.
+        FileNotFoundError: if a path does not exist.
         OSError: if the data could not be downloaded.
-        ImportError: if a package is missing; names the pip command.
+        ImportError: if a package is missing; the message has the pip command.
 
     >>> open_dataset("digits").classes
     10
@@ -120,8 +120,8 @@ def open_dataset(
     if name in FILE_SETS:
         if data_dir is None:
             raise ValueError(
-                f"Expected the folder of {name}, which is not downloaded "
-                "here. Received none: give it with --data-dir (data_dir=)."
+                f"Expected the folder of {name}, which the program does not "
+                "download. Received none: pass it with --data-dir (data_dir=)."
             )
         found = _read_files(name, data_dir, fold)
     elif kind == "csv":
@@ -135,7 +135,7 @@ def open_dataset(
 
 
 def check_name(name):
-    """Raises ValueError unless `name` may name a data set."""
+    """Raises ValueError if `name` cannot name a data set."""
     kind, colon, rest = str(name).partition(":")
     if name in (*NAMES, *FILE_SETS, "imagenet2012"):
         return
@@ -155,7 +155,7 @@ def check_name(name):
 
 
 def _prepared_by_tfds(name, data_dir, fold):
-    """TFDS's name of a set that it has prepared in this folder, or None."""
+    """TFDS's name of the set, or None if TFDS has not prepared it here."""
     for pattern in TFDS_NAMES.get(name, ()) if data_dir else ():
         tfds_name = pattern.format(fold=fold)
         root = pathlib.Path(data_dir).expanduser()
@@ -164,15 +164,15 @@ def _prepared_by_tfds(name, data_dir, fold):
         others = pattern.format(fold="*") + "/*/dataset_info.json"
         if fold is not None and any(root.glob(others)):
             raise FileNotFoundError(
-                f"Expected {tfds_name} in {root}, where TensorFlow Datasets "
-                "has prepared another fold. Prepare it too, or name one that "
-                "is there with --fold"
+                f"Expected {tfds_name} in {root}. TensorFlow Datasets has "
+                "prepared another fold there. Prepare this fold too, or choose "
+                "an existing one with --fold"
             )
     return None
 
 
 def _own_folder(name, data_dir):
-    """The folder of one set in a folder of several, or `data_dir` itself."""
+    """The folder of one set in a folder of several, or else `data_dir`."""
     if data_dir is None or name not in (*FILE_SETS, "svhn"):
         return data_dir
     name = name.removesuffix("_faces")
@@ -204,13 +204,13 @@ def _read_files(name, data_dir, fold):
 
 
 def _folder_of_files(path):
-    """Class folders with images of any size, laid out as in memory."""
+    """Class folders with images of any size, which stay in their files."""
     folder = pathlib.Path(path).expanduser().resolve()
     if not folder.is_dir():
         raise FileNotFoundError(
             "Expected a folder of class folders. Received: "
-            f"{str(folder)!r}, which is none: images that are resized are read "
-            "from an unpacked folder."
+            f"{str(folder)!r}, which is no folder: to resize images, the "
+            "program needs an unpacked folder."
         )
     tree = list_images(folder)
     splits, names, notes = splits_of_tree(tree, folder)

@@ -1,9 +1,9 @@
-"""Images and labels in memory, and how a split is drawn from another.
+"""Images and labels in memory, and the drawing of one split from another.
 
 A `Dataset` has its images as uint8 arrays `[N, H, W, C]` with values in
 `[0, 255]`, and its labels as int32 arrays `[N]` in `[0, classes)`, the
-positions in `class_names`. Nothing but NumPy is imported before a function
-needs it.
+positions in `class_names`. The module imports only NumPy until a function
+needs more.
 """
 
 import hashlib
@@ -25,11 +25,11 @@ class Split:
 
     Attributes:
         images: uint8 `[N, H, W, C]`, values in `[0, 255]`.
-        labels: int32 `[N]`; any integer dtype is taken and converted.
+        labels: int32 `[N]`; any integer dtype is converted.
 
     Raises:
-        ValueError: for another dtype or shape, no images, a negative label,
-            or other numbers of images and labels.
+        ValueError: for a wrong dtype or shape, no images, a negative label, or
+            different numbers of images and labels.
     """
 
     images: np.ndarray
@@ -56,7 +56,7 @@ class Split:
 
     @property
     def names(self):
-        """What records call the images: their positions, as text."""
+        """Names of the images in records: their positions, as text."""
         return tuple(map(str, range(len(self))))
 
     def take(self, indices):
@@ -70,14 +70,14 @@ class PickedSet:
 
     The base of `Dataset` (in memory) and `image_files.FileDataset` (in files).
     `streams.TfdsSet` has the same methods for images that come as a stream.
-    Every method returns a data set of the same kind and changes none.
+    Methods never change a data set: they return one of the same kind.
 
     Attributes:
-        name: str, what reports call it.
+        name: str, its name in reports.
         train, test: `Split` or `FileSplit`.
         class_names: tuple of str; a label is a position in it.
-        held_out: a split or None, training images kept from training, for
-            fitting a temperature.
+        held_out: a split or None, images held out of training, to fit a
+            temperature.
         notes: tuple of str, sentences for the user on how it was read.
 
     Raises:
@@ -100,10 +100,10 @@ class PickedSet:
             check_labels(split.labels, names, where)
 
     def _check_images(self, where, split):
-        """Raises for a split whose images do not fit the data set."""
+        """Raises if the images of a split do not fit the data set."""
 
     def parts(self):
-        """`[(where, split)]` of the splits that there are."""
+        """`[(where, split)]` of the splits that exist."""
         splits = (
             ("train", self.train),
             ("test", self.test),
@@ -120,10 +120,10 @@ class PickedSet:
         """Stratified subsets of the splits, for a quick run.
 
         Args:
-            train, test: int, how many images to keep, at least one a class;
+            train, test: int, how many images to keep, at least one per class;
                 None, the default, or a number above the split's size keeps
                 all. The held-out part stays as it is.
-            seed: int in `[0, 2**32)`, draws the images; 0 by default.
+            seed: int in `[0, 2**32)`, seed for drawing images; 0 by default.
 
         Raises:
             ValueError: for fewer images than classes.
@@ -139,13 +139,13 @@ class PickedSet:
         """Moves a stratified part of the training split to `held_out`.
 
         Args:
-            fraction: float in `[0, 1)`, the share of each class, rounded, but
-                at least one image and not all; 0 returns the data set itself.
-            seed: int in `[0, 2**32)`, draws the images; 0 by default.
+            fraction: float in `[0, 1)`, the share of each class, rounded, at
+                least one image and never all; 0 returns the data set itself.
+            seed: int in `[0, 2**32)`, seed for drawing images; 0 by default.
 
         Raises:
-            ValueError: for a fraction out of range, a class of one image, or
-                a data set that has a held-out part.
+            ValueError: if the fraction is out of range, a class has only one
+                image, or the data set already has a held-out part.
         """
         self.check_fraction(fraction)
         if fraction == 0:
@@ -158,7 +158,7 @@ class PickedSet:
         )
 
     def check_fraction(self, fraction):
-        """Raises unless this share of the training split can be held out."""
+        """Raises if this share of the training split cannot be held out."""
         if not 0 <= fraction < 1:
             raise ValueError(
                 f"Expected a fraction in [0, 1). Received: fraction={fraction}."
@@ -174,18 +174,18 @@ class PickedSet:
         """Cuts images to the boxes of their objects, or leaves them whole.
 
         Raises:
-            ValueError: if it is wanted and the data set has no boxes.
+            ValueError: if `wanted` is true and the data set has no boxes.
         """
         if wanted:
             raise ValueError(
                 f"Expected bounding boxes in {self.name}, to crop to. "
-                "Received: images without. Leave out --crop-to-box "
+                "Received: images without boxes. Leave out --crop-to-box "
                 "(crop_to_box=)."
             )
         return self
 
     def checked(self, skip_unreadable=False, reader=None, exif=True):
-        """Makes sure that all images can be read; those in memory are."""
+        """Checks that all images can be read; in memory they always can."""
         return self
 
 
@@ -194,11 +194,11 @@ class Dataset(PickedSet):
     """A classification data set in memory.
 
     Attributes:
-        train, test, held_out: `Split`; `held_out` may be None. The others are
-            those of `PickedSet`.
+        train, test, held_out: `Split`; `held_out` may be None. The other
+            attributes are as in `PickedSet`.
 
     Raises:
-        ValueError: as `PickedSet`, and for splits whose images differ in
+        ValueError: as `PickedSet`; also if the images of the splits differ in
             shape.
     """
 
@@ -219,10 +219,10 @@ class Dataset(PickedSet):
 
     @cached_property
     def fingerprint(self):
-        """16 hexadecimal digits that change with anything in the data.
+        """16 hexadecimal digits that change with any change of the data.
 
         SHA-256 of the class names and, for each split, of its shape, its
-        labels and the CRC-32 of its pixels. The name does not enter.
+        labels and the CRC-32 of its pixels. The name does not count.
         """
         digest = hashlib.sha256(repr(self.class_names).encode())
         for where, split in self.parts():
@@ -252,7 +252,7 @@ def as_class_names(class_names):
     names = tuple(str(name) for name in class_names)
     if len(names) < 2 or len(set(names)) < len(names):
         raise ValueError(
-            "Expected at least two classes with names of their own. "
+            "Expected at least two classes with different names. "
             f"Received: {names}."
         )
     return names
@@ -281,14 +281,14 @@ def check_labels(labels, class_names, where):
 
 
 def channel_statistics(split):
-    """Mean and standard deviation of each channel, in units of 1.
+    """Mean and standard deviation of each channel, for pixels in `[0, 1]`.
 
     Args:
         split: `Split`; its pixels are divided by 255.
 
     Returns two float64 arrays `[C]`; the mean is in `[0, 1]`, the deviation
-    (that of the population, over N) in `[0, 0.5]`. Exact but for the last
-    rounding: the sums are of integers.
+    (of the population, divided by N) in `[0, 0.5]`. They are exact except for
+    the last rounding, because integers are summed.
 
     >>> images = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)
     >>> mean, deviation = channel_statistics(Split(images, [0, 1]))
@@ -301,7 +301,7 @@ def channel_statistics(split):
 
 
 def statistics_of(chunks, channels):
-    """`channel_statistics` of images that come in parts."""
+    """`channel_statistics` for images that come in chunks."""
     counts = np.zeros((channels, 256), np.int64)
     for chunk in chunks:
         for k in range(channels):
@@ -314,10 +314,10 @@ def statistics_of(chunks, channels):
 
 
 def _quotas(counts, size):
-    """Shares of `size` in proportion to `counts`, summing to it."""
+    """Integers in proportion to `counts` that sum to `size`."""
     exact = counts * (size / counts.sum())
     quotas = np.floor(exact).astype(int)
-    # The largest remainders are rounded up; of equal ones, the first.
+    # The largest remainders are rounded up; if they are equal, the first.
     order = np.argsort(quotas - exact, kind="stable")
     quotas[order[: size - quotas.sum()]] += 1
     return quotas
@@ -325,8 +325,8 @@ def _quotas(counts, size):
 
 def _draw(labels, quotas, seed):
     """Sorted indices of `quotas[k]` samples of each class `k`."""
-    # RandomState's stream is frozen: a seed means the same images in any
-    # version of NumPy.
+    # NumPy never changes RandomState's stream: a seed draws the same images in
+    # any version of NumPy.
     random = np.random.RandomState(seed)
     chosen = [
         random.permutation(np.flatnonzero(labels == k))[:quota]
@@ -336,7 +336,7 @@ def _draw(labels, quotas, seed):
 
 
 def stratified_parts(labels, fraction, class_names, seed):
-    """Indices of the rest and of the `fraction`, both with every class."""
+    """Indices of the rest and of the `fraction`; both have every class."""
     counts = np.bincount(labels, minlength=len(class_names))
     small = [class_names[k] for k in np.flatnonzero(counts == 1)]
     if small:
@@ -358,12 +358,12 @@ def _limited(split, size, where, classes, seed):
         return split
     if size < classes:
         raise ValueError(
-            f"Expected {where} to be at least {classes}, an image a class. "
+            f"Expected {where} to be at least {classes}, one per class. "
             f"Received: {where}={size}."
         )
     counts = np.bincount(split.labels, minlength=classes)
     quotas = np.maximum(_quotas(counts, size), 1)
-    # What the smallest classes got beyond their share, the largest give.
+    # The smallest classes may get too much: the largest give it up.
     while quotas.sum() > size:
         quotas[np.argmax(quotas)] -= 1
     return split.take(_draw(split.labels, quotas, seed))

@@ -1,6 +1,6 @@
 """Data sets of TensorFlow Datasets that do not fit in memory.
 
-Nothing heavy is imported before a function needs it.
+Heavy packages are imported only when a function needs them.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import numpy as np
 from crl_keras.experiments._optional import require
 from crl_keras.experiments.data.image_trees import some
 
-SHUFFLE_BUFFER = 10_000  # Images the order of an epoch is drawn from.
+SHUFFLE_BUFFER = 10_000  # Images in the buffer that shuffles an epoch.
 LABEL_BATCH = 1000
 
 
@@ -33,7 +33,7 @@ class TfdsSplit:
 
     @property
     def names(self):
-        """What records call the images: their positions, as text."""
+        """Names of the images in records: their positions, as text."""
         return tuple(map(str, range(self.size)))
 
 
@@ -42,14 +42,14 @@ class TfdsSet:
     """A classification data set that TensorFlow Datasets has prepared.
 
     Attributes:
-        name: str, what reports call it.
+        name: str, its name in reports.
         train, test: `TfdsSplit`.
         class_names: tuple of str; a label is a position in it.
         builder: the TFDS builder.
         keys: names of the features that hold the image and the label.
-        held_out: `TfdsSplit` or None, images kept from training.
-        box: name of the feature with the boxes of the objects to which images
-            are cut, or None for whole images.
+        held_out: `TfdsSplit` or None, images held out of training.
+        box: name of the feature with the object boxes that images are cut to,
+            or None for whole images.
     """
 
     name: str
@@ -71,16 +71,17 @@ class TfdsSet:
 
     @property
     def image_shape(self):
-        """The shape `(H, W, C)` of an image; None for what varies."""
+        """The shape `(H, W, C)` of an image; None for sizes that vary."""
         return tuple(self.builder.info.features[self.keys[0]].shape)
 
     @cached_property
     def fingerprint(self):
-        """16 hexadecimal digits, of the version, the splits and the classes.
+        """16 hexadecimal digits for the version, the splits and the classes.
 
         SHA-256 of the builder's name and version, the class names, the
-        notation and size of each split and the test labels: TFDS checks the
-        files themselves when it prepares them.
+        notation and size of each split, the name of the box if images are cut
+        to it, and the test labels. TFDS checks the files themselves when it
+        prepares them.
         """
         splits = [self.train, self.test, self.held_out]
         head = (self.builder.info.full_name, self.class_names, splits)
@@ -94,7 +95,7 @@ class TfdsSet:
         return getattr(self, name)
 
     def labels(self, name):
-        """The labels of a split, int32 `[N]`; no image is decoded for it."""
+        """The labels of a split, int32 `[N]`; this decodes no image."""
         if name not in self._labels:
             self._labels[name] = self._read_labels(name)
         return self._labels[name]
@@ -110,7 +111,7 @@ class TfdsSet:
         return np.concatenate([*batches]).astype(np.int32)
 
     def cut_to_boxes(self, wanted):
-        """Cuts each image to the first box of its objects, if wanted."""
+        """Cuts each image to its first object box, if `wanted`."""
         if not wanted:
             return self
         features = require_tfds().features
@@ -126,16 +127,16 @@ class TfdsSet:
         )
 
     def with_held_out(self, fraction):
-        """Keeps the last part of the training split from training.
+        """Holds the last part of the training split out of training.
 
         Raises:
-            ValueError: for any part of Adience: TensorFlow Datasets does not
-                say who is in an image.
+            ValueError: for Adience and a fraction above 0: TensorFlow Datasets
+                does not say who is in an image.
         """
         if fraction and self.name.startswith("adience"):
             raise ValueError(
-                "Expected held_out=0 for Adience of TensorFlow Datasets, whose "
-                f"people cannot be kept apart. Received: {fraction}. Take "
+                "Expected held_out=0 for Adience of TensorFlow Datasets, which "
+                f"does not say who is in an image. Received: {fraction}. Use "
                 "--held-out 0, or the unpacked folder."
             )
         count = round(fraction * self.train.size)
@@ -149,7 +150,7 @@ class TfdsSet:
         )
 
     def limited(self, train=None, test=None):
-        """The first images of the splits alone, for a quick run."""
+        """Keeps only the first images of the splits, for a quick run."""
         sizes = {"train": train, "test": test}
         return replace(
             self,
@@ -161,11 +162,11 @@ class TfdsSet:
         )
 
     def checked(self, skip_unreadable=False, reader="tf.data", exif=True):
-        """The same set: TFDS checked its files when it prepared them."""
+        """The same set, because TFDS has checked the files already."""
         return self
 
     def _part(self, name, start, end):
-        """The images from `start` to `end` of what a split has now."""
+        """The images from `start` to `end` of the current split."""
         split = self.split(name)
         whole, _, part = split.notation.partition("[")
         first, last = 0, ""
@@ -173,8 +174,8 @@ class TfdsSet:
             first, _, last = part.rstrip("]").partition(":")
             if not (first + last).isdigit():
                 raise ValueError(
-                    "Expected a whole split to take a part of, or one in "
-                    f"images. Received: {split.notation!r}. Leave out "
+                    "Expected a whole split, or a part with image numbers, to "
+                    f"cut further. Received: {split.notation!r}. Leave out "
                     "--train-limit, --test-limit and --held-out."
                 )
             first = int(first or 0)
@@ -188,12 +189,12 @@ class TfdsSet:
         Args:
             name: str, "train", "test" or "held_out".
             batch_size: int; the last batch may be smaller.
-            crop: `Crop`, or None for images that have one size and keep it
+            crop: `Crop`, or None if all images have the same size, keep it
                 and are not cut to a box.
-            seed: int in `[0, 2**31)` for training: order and crops depend on
-                it alone (and on TensorFlow's global seed, where one is set).
-                None for the test: the order of the set, the centre.
-            centre: bool, whether crops are of the centre in any order.
+            seed: int in `[0, 2**31)` for training: order and crops depend only
+                on it (and on TensorFlow's global seed, if it is set). None for
+                the test: the order of the data set, and centre crops.
+            centre: bool, whether to crop the centre even with a seed.
 
         Returns:
             `tf.data.Dataset`.
@@ -202,14 +203,14 @@ class TfdsSet:
         read_config = tfds.ReadConfig(
             shuffle_seed=seed,
             shuffle_reshuffle_each_iteration=False,
-            # A set stored in a fixed order is shuffled like any other.
+            # Also shuffle a data set that is stored in a fixed order.
             enable_ordering_guard=False,
         )
         samples = self.builder.as_dataset(
             split=self.split(name).notation,
             shuffle_files=seed is not None,
             read_config=read_config,
-            # Masks and the like stay encoded.
+            # Other features, such as masks, stay encoded.
             decoders=tfds.decode.PartialDecoding(
                 {key: True for key in (*self.keys, self.box) if key}
             ),
@@ -221,13 +222,13 @@ class TfdsSet:
             samples = samples.shuffle(
                 SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=False
             )
-            # Draws that travel with the samples: threads cannot reorder them.
+            # Each sample carries its seed, so threads cannot mix them up.
             seeds = tf.data.Dataset.random(
                 seed, rerandomize_each_iteration=False
             ).batch(2)
             samples = tf.data.Dataset.zip((samples, seeds))
 
-        # AutoGraph has nothing to convert, and warns that it cannot.
+        # AutoGraph has nothing to convert here, and would warn.
         @tf.autograph.experimental.do_not_convert
         def prepare(sample, seed):
             pixels = sample[image]
@@ -245,7 +246,7 @@ class TfdsSet:
         return samples.batch(batch_size).prefetch(2)
 
     def _box_in_pixels(self, sample):
-        """`x0, y0, x1, y1`; the whole image where a sequence has no box."""
+        """`x0, y0, x1, y1`; the whole image if a sequence has no box."""
         tf = require("tensorflow", "tensorflow")
         boxes = tf.reshape(sample[self.box], (-1, 4))
         y0, x0, y1, x1 = tf.unstack(
@@ -253,8 +254,8 @@ class TfdsSet:
         )
         shape = tf.cast(tf.shape(sample[self.keys[0]]), tf.float32)
         edges = (x0 * shape[1], y0 * shape[0], x1 * shape[1], y1 * shape[0])
-        # A quotient times its divisor may be a hair beyond the pixel it was,
-        # and a whole pixel more would be cut out.
+        # Rounding errors may move an edge slightly beyond its pixel, and the
+        # crop would get a whole pixel more.
         return [tf.round(64 * edge) / 64 for edge in edges]
 
 
@@ -267,17 +268,18 @@ def open_tfds(name, data_dir=None, train_split="train", test_split=None):
         data_dir: path of TFDS's data folder, None for its default. A set that
             is not there is downloaded and prepared.
         train_split, test_split: str in TFDS's notation, such as
-            `"train[:90%]"`. The test is by default `"test"`, for ImageNet,
-            whose test labels are secret, and where there is no test,
-            `"validation"`.
+            `"train[:90%]"`. The default test split is `"test"`. It is
+            `"validation"` if there is no test split, and for ImageNet, whose
+            test labels are secret.
 
     Returns a `TfdsSet`.
 
     Raises:
-        ValueError: for an unknown name or split, or a set without class
+        ValueError: if the name or split is unknown, or the set has no class
             labels.
         OSError: if the set could not be prepared.
-        ImportError: without TensorFlow or TFDS; names the pip command.
+        ImportError: if TensorFlow or TFDS is missing; the message has the pip
+            command.
     """
     kind, _, tfds_name = str(name).partition(":")
     if name == "imagenet2012":
@@ -288,7 +290,7 @@ def open_tfds(name, data_dir=None, train_split="train", test_split=None):
             f"Datasets. Received: {name!r}."
         )
     tfds = require_tfds()
-    # Importing them makes our own builders known by name.
+    # The import registers our own builders by name.
     importlib.import_module("crl_keras.experiments.data.tfds_builders")
     builder = _prepared(tfds, tfds_name, data_dir)
     test_split = test_split or _default_test(builder)
@@ -320,7 +322,7 @@ def _prepared(tfds, name, data_dir):
         file_format = builder.info.file_format
         if file_format is not None and file_format.value == "array_record":
             raise ValueError(
-                f"Expected {name} in a file format that tf.data streams. "
+                f"Expected {name} in a file format that tf.data can stream. "
                 f"Received: {file_format.value}, in {builder.data_dir}. "
                 "Prepare it with the default format, tfrecord, in another "
                 "folder"
@@ -328,12 +330,12 @@ def _prepared(tfds, name, data_dir):
         return builder
     try:
         builder.download_and_prepare()
-    # Whatever a builder's own code and the servers bring forth.
+    # A builder's own code and the servers can cause any error.
     except Exception as error:
         raise OSError(
             f"TensorFlow Datasets could not prepare {name} ({error}). Prepare "
-            "it where it can be downloaded and give that data folder with "
-            "--data-dir (data_dir=)."
+            "it on a machine that can download it, and pass that data folder "
+            "with --data-dir (data_dir=)."
         ) from error
     return builder
 
@@ -348,7 +350,7 @@ def _default_test(builder):
             return split
     raise ValueError(
         f"Expected a test or validation split in {builder.name}. Received: "
-        f"{some(sorted(splits))}. Name parts of them, such as "
+        f"{some(sorted(splits))}. Choose parts of them, such as "
         "train_split='train[:90%]' and test_split='train[90%:]'."
     )
 
@@ -371,7 +373,7 @@ def tfds_keys(tfds, builder):
     """The names of the features that hold the image and the label."""
     info = builder.info
     keys = info.supervised_keys
-    # A set of the user's own may not say which they are.
+    # A user's own data set may not name these features.
     if not keys or len(keys) != 2:
         keys = [
             key
@@ -387,8 +389,8 @@ def tfds_keys(tfds, builder):
         right = False
     if not right:
         raise ValueError(
-            f"Expected {builder.name} to have one image of 8 bits, grey or "
-            "colour, and one class label a sample. Received: "
-            f"{dict(info.features)}. Take another set."
+            f"Expected {builder.name} to have one 8-bit image, grey or colour, "
+            "and one class label in each sample. Received: "
+            f"{dict(info.features)}. Choose another data set."
         )
     return tuple(keys)

@@ -1,6 +1,6 @@
-"""Pure functions of arrays: `statistics` over runs, `scores` and
-`calibration` of predictions.
+"""Pure functions of arrays that measure runs and predictions.
 
-`results` holds what `statistics` returns. This room imports the ground alone,
-and no backend.
+`statistics` compares runs, `scores` and `calibration` judge predictions.
+`results` has the classes that `statistics` returns. This folder may import only
+the modules directly in `experiments`, and no backend.
 """

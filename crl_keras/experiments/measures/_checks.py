@@ -1,4 +1,4 @@
-"""Checks of what `statistics` and `scores` take, with errors that name it."""
+"""Checks the arguments of `statistics` and `scores`; errors name them."""
 
 from numbers import Integral
 from numbers import Real
@@ -10,11 +10,11 @@ SMALLEST = 1e-100  # Squares of smaller spreads would underflow.
 
 
 def checked_values(name, values):
-    """Float64 values, one a run."""
-    values = _one_dimensional(name, values, "a value a run")
+    """Float64 values, one per run."""
+    values = _one_dimensional(name, values, "one value per run")
     if values.dtype.kind not in "iuf":
         raise ValueError(
-            f"`{name}` must be numbers: leave out the runs that have none. "
+            f"`{name}` must be numbers: leave out the runs without a number. "
             f"Received: {values.dtype}"
         )
     values = values.astype(np.float64)
@@ -23,15 +23,15 @@ def checked_values(name, values):
     if wrong.any():
         raise ValueError(
             f"`{name}` must be finite and at most {LARGEST:g} in magnitude: "
-            "leave out the runs that diverged, of pairs both. Received: "
+            "leave out the runs that diverged, in pairs both. Received: "
             f"{values[wrong][0]} at index {np.argmax(wrong)}"
         )
     return values
 
 
 def checked_flags(name, flags):
-    """Booleans, one a sample."""
-    flags = _one_dimensional(name, flags, "a boolean a sample")
+    """Booleans, one per sample."""
+    flags = _one_dimensional(name, flags, "one boolean per sample")
     if flags.dtype.kind != "b" and flags.size:
         raise ValueError(
             f"`{name}` must be booleans: pass `predictions == labels`. "
@@ -53,8 +53,8 @@ def _one_dimensional(name, values, entries):
 def check_same_length(name_a, a, name_b, b):
     if len(a) != len(b):
         raise ValueError(
-            f"`{name_a}` and `{name_b}` must be paired, of one length: leave "
-            "out what only one of them has. "
+            f"`{name_a}` and `{name_b}` must be paired, with equal lengths: "
+            "leave out the entries that only one of them has. "
             f"Received: lengths {len(a)} and {len(b)}"
         )
 
@@ -71,7 +71,7 @@ def checked_number(name, value, low, high):
 
 
 def checked_integer(name, value, low, classes=None):
-    """`value` as an int of `low` or more, up to the number of classes."""
+    """`value` as an int, at least `low`, at most the number of classes."""
     is_integer = isinstance(value, Integral) and not isinstance(value, bool)
     high = value if classes is None else classes
     if not is_integer or not low <= value <= high:
@@ -91,9 +91,10 @@ def checked_predictions(logits, labels):
     samples, classes = logits.shape
     if labels.shape != (samples,):
         raise ValueError(
-            f"`labels` must have one class number a sample, shape ({samples},)."
-            " Of one-hot labels pass the argmax, of shape (samples, 1) the "
-            f"column. Received: labels of shape {labels.shape}"
+            "`labels` must have one class number per sample, shape "
+            f"({samples},). For one-hot labels pass the argmax, for shape "
+            "(samples, 1) pass the column. Received: labels of shape "
+            f"{labels.shape}"
         )
     if labels.dtype.kind not in "iu":
         raise ValueError(
@@ -104,7 +105,7 @@ def checked_predictions(logits, labels):
     if wrong.any():
         raise ValueError(
             f"`labels` must be from 0 to {classes - 1}, as `logits` has "
-            f"{classes} classes: number them so, or drop these samples. "
+            f"{classes} classes: renumber them, or drop these samples. "
             f"Received: {labels[wrong][0]} at index {np.argmax(wrong)}, "
             f"{np.sum(wrong)} such"
         )
@@ -118,10 +119,10 @@ def checked_logits(logits):
     if logits.ndim != 2 or shape[0] < 1 or shape[1] < 2:
         raise ValueError(
             "`logits` must have shape (samples, classes), at least 1 and 2. "
-            "Of a single logit x a sample make two, 0 and x. "
+            "From a single logit x per sample make two, 0 and x. "
             f"Received: shape {shape}"
         )
-    # "V": bfloat16 and its like, which NumPy knows through an extension only.
+    # "V": types such as bfloat16, which NumPy has only through an extension.
     if logits.dtype.kind not in "iufV":
         raise ValueError(
             f"`logits` must be real numbers. Received: {logits.dtype}"
@@ -141,14 +142,14 @@ def checked_logits(logits):
 
 
 def checked_pairs(a, b):
-    """`a`, `b`, and how far rounding alone can part two differences."""
+    """`a`, `b`, and how far rounding alone moves equal differences apart."""
     a, b = checked_values("a", a), checked_values("b", b)
     check_same_length("a", a, "b", b)
     return a, b, rounding_of(np.concatenate([a, b]))
 
 
 def rounding_of(values):
-    """How far rounding alone can part two values that are equal."""
+    """How far rounding alone moves two equal values apart."""
     largest = np.max(np.abs(values), initial=0.0)
     return 8 * np.finfo(np.float64).eps * largest + SMALLEST
 
@@ -160,7 +161,7 @@ def checked_difference(mean_a, mean_b):
 
 
 def checked_stds(std_a, std_b):
-    """Both, as 0 where their squares would underflow."""
+    """Both deviations, as 0 if their squares would underflow."""
     std_a = checked_number("std_a", std_a, 0.0, LARGEST)
     std_b = checked_number("std_b", std_b, 0.0, LARGEST)
     return [std if std > SMALLEST else 0.0 for std in (std_a, std_b)]

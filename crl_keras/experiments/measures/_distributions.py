@@ -1,4 +1,4 @@
-"""Intervals, p-values and power, of SciPy's distributions and bootstrap."""
+"""Intervals, p-values and power from SciPy's distributions and bootstrap."""
 
 import math
 
@@ -18,8 +18,8 @@ def t_interval(stats, mean, error, df):
 
 
 def bca_interval(stats, values):
-    # In units of the range: the jackknife of values that differ in their last
-    # digits only would be all rounding.
+    # In units of the range: if values differ only in their last digits, the
+    # jackknife would see only rounding errors.
     low, width = np.min(values), np.ptp(values)
     interval = stats.bootstrap(
         ((values - low) / width,),
@@ -34,17 +34,17 @@ def bca_interval(stats, values):
 
 
 def ranks(stats, magnitudes, rounding):
-    """Ranks from 1, shared by those that only rounding tells apart."""
+    """Ranks from 1; values that differ only by rounding share a rank."""
     ordered = np.sort(magnitudes)
     firsts = ordered[np.diff(ordered, prepend=-np.inf) > rounding]
     return stats.rankdata(np.searchsorted(firsts, magnitudes, side="right"))
 
 
 def exact_signed_rank_p(ranks, w_plus):
-    """Share of the sign assignments at least as far from the mean.
+    """Share of the sign assignments that are at least as far from the mean.
 
-    SciPy's exact p-value holds without ties only, and its permutation test
-    draws the signs of 14 pairs or more.
+    SciPy's exact p-value is valid only without ties, and its permutation test
+    draws random signs from 14 pairs on.
     """
     # Twice a shared rank is an integer, so that sums can be array indices.
     doubled = np.rint(2 * ranks).astype(int)
@@ -57,12 +57,12 @@ def exact_signed_rank_p(ranks, w_plus):
 
 
 def noncentrality_interval(stats, t, df):
-    """The noncentralities for which `t` is between the outer 2.5 %.
+    """The noncentralities for which `t` is between the outer 2.5 % tails.
 
-    `scipy.special.nctdtrinc` is this inverse, but right to 4 digits only.
+    `scipy.special.nctdtrinc` is this inverse, but only 4 digits are correct.
     """
     optimize = require("scipy.optimize")
-    # Of larger t SciPy's noncentral t is NaN. There the limits grow with t.
+    # For larger t SciPy's noncentral t is NaN. There the limits grow with t.
     magnitude = min(abs(t), 1e4)
     scale = max(1.0, abs(t) / 1e4)
 
@@ -72,8 +72,8 @@ def noncentrality_interval(stats, t, df):
 
         return scale * optimize.brentq(excess, low, high, xtol=1e-10)
 
-    # P(T <= t) is above 97.5 % at `below`: at -2 as P(T > t) <= P(Z > 2), and
-    # at 0 where t is far out. It is below 2.5 % at `above`: sqrt(chi2 / df)
+    # At `below`, P(T <= t) is above 97.5 %: at -2 because P(T > t) <= P(Z > 2),
+    # and at 0 if t is far out. At `above` it is below 2.5 %: sqrt(chi2 / df)
     # exceeds its 1 % tail with 1 %, and Z < -3 has 0.1 %. Wider brackets would
     # reach tails that are NaN in SciPy.
     below = 0.0 if stats.t.sf(magnitude, df) < TAIL / 2 else -2.0
@@ -86,9 +86,9 @@ def noncentrality_interval(stats, t, df):
 def paired_power(stats, effect_size, n, alpha):
     """Power of the two-sided paired t-test.
 
-    statsmodels's `TTestPower` is NaN where SciPy's noncentral t is, in the far
-    tail: for a power of 0.8 from effects of about 6 on.
+    statsmodels's `TTestPower` is NaN if SciPy's noncentral t is NaN, in the far
+    tail: for a power of 0.8, that is from effects of about 6 on.
     """
-    # The square of a noncentral t is a noncentral F, which SciPy has right.
+    # The square of a noncentral t is a noncentral F: SciPy computes it right.
     square = stats.t.isf(alpha / 2, n - 1) ** 2
     return stats.ncf.sf(square, 1, n - 1, n * effect_size**2)

@@ -1,4 +1,4 @@
-"""What the scores and the calibration take from checked logits."""
+"""Helpers on checked logits, for the scores and the calibration."""
 
 import numpy as np
 
@@ -12,14 +12,14 @@ def log_softmax(logits):
     shifted = logits - np.take_along_axis(logits, largest, axis=1)
     others = np.exp(shifted)
     np.put_along_axis(others, largest, 0.0, axis=1)
-    # log(1 + others): 1e-20 would be lost in a sum with the largest one's 1.
+    # log(1 + others): adding 1e-20 to the largest term, 1, would lose it.
     return shifted - np.log1p(others.sum(axis=1, keepdims=True))
 
 
 def mean_nll(log_probabilities, labels):
-    # scikit-learn's log_loss clips the probabilities, so that exp(-1000) and
-    # 1 - exp(-50) would be lost. `+ 0.0` turns the -0.0 of a sure and right
-    # model into 0.0.
+    # scikit-learn's log_loss clips the probabilities, so exp(-1000) and
+    # 1 - exp(-50) would be lost. `+ 0.0` turns -0.0, from a model that is sure
+    # and right, into 0.0.
     return float(-np.mean(of_labels(log_probabilities, labels)) + 0.0)
 
 

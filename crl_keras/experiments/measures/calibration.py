@@ -1,6 +1,6 @@
-"""How well the confidence of a model fits its accuracy, and the temperature.
+"""How well a model's confidence matches its accuracy, and the temperature.
 
-`logits` and `labels` are those of `scores`, which has these functions too.
+`logits` and `labels` are as in `scores`, which has these functions too.
 """
 
 import math
@@ -15,18 +15,18 @@ from crl_keras.experiments.measures._logits import log_softmax
 from crl_keras.experiments.measures._logits import mean_nll
 from crl_keras.experiments.measures._logits import predicted
 
-# At these, differences of the logits that are taken cannot overflow.
+# Within these limits, differences of valid logits cannot overflow.
 TEMPERATURES = (1e-3, 1e3)
 
 
 @dataclass(frozen=True)
 class ReliabilityCurve:
-    """What a reliability diagram draws, one entry a bin, by confidence.
+    """The data of a reliability diagram, one entry per bin, by confidence.
 
     Attributes:
         confidence: float64 `[bins]`, the mean confidence, in `(0, 1]`.
         accuracy: float64 `[bins]`, the share predicted right, in `[0, 1]`.
-        count: int64 `[bins]`, the samples, at least 1.
+        count: int64 `[bins]`, the number of samples, at least 1.
     """
 
     confidence: np.ndarray
@@ -35,23 +35,23 @@ class ReliabilityCurve:
 
 
 def reliability_curve(logits, labels, bins=15):
-    """Confidence and accuracy in bins of equally many samples.
+    """Confidence and accuracy in bins with equally many samples.
 
     The samples are sorted by confidence and cut into bins whose sizes differ
-    by at most 1. Samples of one same confidence each count as right by the
-    share of them that are, so that neither the order of the samples nor the
-    cut through many confidences of 1.0 changes the curve.
+    by at most 1. Samples with the same confidence each count with their mean
+    accuracy. So the curve does not depend on the order of the samples, nor on
+    how the bins cut many confidences of 1.0.
 
     Args:
         logits: numbers, shape `[samples, classes]`.
         labels: integers, shape `[samples]`.
-        bins: an integer of 1 or more; with fewer samples, one bin a sample.
+        bins: an integer of 1 or more; with fewer samples, one bin per sample.
 
     Returns:
-        A `ReliabilityCurve`, of increasing confidence.
+        A `ReliabilityCurve`, by increasing confidence.
 
     Raises:
-        ValueError: also for `bins` out of its range.
+        ValueError: also if `bins` is out of its range.
 
     Source: Nguyen and O'Connor, EMNLP (2015), 1587-1598, adaptive binning.
 
@@ -62,7 +62,7 @@ def reliability_curve(logits, labels, bins=15):
     """
     logits, labels = checked_predictions(logits, labels)
     bins = checked_integer("bins", bins, 1)
-    # Of the logits: softmax may round two different ones to one probability.
+    # From the logits: softmax may round two different ones to the same value.
     correct = predicted(logits) == labels
     levels, level, repeats = np.unique(
         np.exp(log_softmax(logits)).max(axis=1),
@@ -84,10 +84,10 @@ def expected_calibration_error(logits, labels, bins=15):
     `ECE = sum_b (n_b / N) |acc_b - conf_b|` over the bins `b` of
     `reliability_curve`, with `n_b` of the `N` samples in bin `b`, `acc_b` the
     share of them predicted right and `conf_b` their mean confidence. The bins
-    have equal mass; the bins of equal width of Guo et al. give other numbers.
-    With few samples a bin it is biased upwards, also for a calibrated model.
+    have equal mass; the equal-width bins of Guo et al. give other numbers.
+    With few samples per bin it is biased upwards, even for a calibrated model.
 
-    The arguments and errors are those of `reliability_curve`.
+    The arguments and errors are as in `reliability_curve`.
 
     Source: Guo et al., ICML (2017), eq. 3; bins of equal mass from Nguyen and
     O'Connor, EMNLP (2015).
@@ -102,23 +102,23 @@ def expected_calibration_error(logits, labels, bins=15):
 
 
 def fit_temperature(logits, labels):
-    """The temperature that makes the negative log-likelihood smallest.
+    """Finds the temperature with the smallest negative log-likelihood.
 
     `T = argmin_T (1/N) sum_i -log softmax(x_i / T)[y_i]` over `N` samples with
-    logits `x_i` and labels `y_i`. Calibrated logits are `x / T`: above 1 it
-    softens, below 1 it sharpens. Fit it on samples kept from training and
-    test. In `1/T` the mean is convex, so there is one minimum, found on
-    `log T` within `[0.001, 1000]`. A bound itself comes back where the minimum
-    is not between them: 0.001 when every sample is predicted right, 1000 when
-    the logits do worse than guessing. Where no temperature does better than 1,
-    as for logits that are all equal, it is 1.
+    logits `x_i` and labels `y_i`. Calibrated logits are `x / T`: a `T` above 1
+    softens, below 1 sharpens. Fit it on samples that are in neither the
+    training nor the test set. The mean is convex in `1/T`, so there is one
+    minimum. The search is on `log T` within `[0.001, 1000]`. If the minimum is
+    outside, it returns a bound: 0.001 if every sample is predicted right, 1000
+    if the logits do worse than guessing. If no temperature does better than 1,
+    as for logits that are all equal, it returns 1.
 
     Returns:
         The temperature, a float.
 
     Raises:
-        ValueError: for logits or labels the module does not take.
-        ImportError: without SciPy.
+        ValueError: for logits or labels that are not valid.
+        ImportError: if SciPy is missing.
 
     Source: Guo et al., ICML (2017), section 4.2.
 
@@ -136,16 +136,16 @@ def fit_temperature(logits, labels):
     found = optimize.minimize_scalar(
         nll, bounds=(low, high), method="bounded", options={"xatol": 1e-9}
     ).x
-    # The search stays inside its bounds, and stops anywhere on a flat stretch:
-    # of equally good temperatures the first of these is the one to name.
+    # The search stays inside its bounds, and stops anywhere on a flat curve:
+    # if temperatures are equally good, return the first one of this list.
     return math.exp(min((0.0, low, high, found), key=nll))
 
 
 def is_bound(temperature):
     """Whether `fit_temperature` found no minimum, only a bound of its search.
 
-    Such logits, divided by it, say nothing of how sure a network should be:
-    see there when it comes back.
+    Logits divided by a bound are not calibrated. `fit_temperature` says when it
+    returns a bound.
 
     >>> is_bound(fit_temperature([[2.0, 0.0]], [0])), is_bound(1.5)
     (True, False)

@@ -1,20 +1,20 @@
-"""What `statistics` returns, and the notes that say why a number is None."""
+"""The results of `statistics`, and notes that say why a number is None."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What `summarise` returns, in the unit of the values.
+    """The result of `summarise`, in the unit of the values.
 
     Attributes:
         n: the number of values.
-        mean: None for no values.
-        std: standard deviation with `n - 1`, None below 2 values.
+        mean: None if there are no values.
+        std: standard deviation with `n - 1`, None for fewer than 2 values.
         variance: its square.
         ci_t: `(low, high)` by Student's t, or None.
         ci_bca: `(low, high)` by the BCa bootstrap, or None.
-        note: what is None and why.
+        note: which values are None, and why.
     """
 
     n: int
@@ -28,17 +28,17 @@ class Summary:
 
 @dataclass(frozen=True)
 class PairedTTest:
-    """What `paired_t_test` returns.
+    """The result of `paired_t_test`.
 
     Attributes:
         n: the number of pairs.
-        mean_difference: in the unit of the values, None for no pairs.
+        mean_difference: in the unit of the values, None if there are no pairs.
         std_difference: standard deviation of the differences with `n - 1`.
         ci: `(low, high)` of the mean difference, or None.
         t: the statistic, or None.
         df: degrees of freedom, `n - 1`, or None.
         p: two-sided, or None.
-        note: what is None and why.
+        note: which values are None, and why.
     """
 
     n: int
@@ -53,16 +53,16 @@ class PairedTTest:
 
 @dataclass(frozen=True)
 class Wilcoxon:
-    """What `wilcoxon_signed_rank` returns.
+    """The result of `wilcoxon_signed_rank`.
 
     Attributes:
         n: the number of pairs.
-        n_zero: those without a difference, which are left out.
+        n_zero: the pairs without a difference, which are left out.
         w_plus: the sum of the ranks of positive differences, or None.
         p: two-sided, or None.
-        smallest_p: the smallest `p` that so many pairs can give, or None.
+        smallest_p: the smallest `p` possible with this many pairs, or None.
         exact: False for the normal approximation.
-        note: what is None and why, or what the test cannot show.
+        note: which values are None, and why, or what the test cannot show.
     """
 
     n: int
@@ -76,15 +76,15 @@ class Wilcoxon:
 
 @dataclass(frozen=True)
 class PairedEffectSize:
-    """What `paired_effect_size` returns, in standard deviations.
+    """The result of `paired_effect_size`, in standard deviations.
 
     Attributes:
         n: the number of pairs.
         d_z: mean of the differences over their standard deviation, or None.
-        ci: `(low, high)` of it, or None.
+        ci: `(low, high)` of `d_z`, or None.
         g: `d_z` without its bias (Hedges), or None.
-        g_ci: `(low, high)` of it, or None.
-        note: what is None and why.
+        g_ci: `(low, high)` of `g`, or None.
+        note: which values are None, and why.
     """
 
     n: int
@@ -97,14 +97,14 @@ class PairedEffectSize:
 
 @dataclass(frozen=True)
 class McNemar:
-    """What `mcnemar` returns.
+    """The result of `mcnemar`.
 
     Attributes:
         n: the number of samples.
-        only_a: those only `a` has right.
-        only_b: those only `b` has right.
+        only_a: the samples that only `a` has right.
+        only_b: the samples that only `b` has right.
         p: two-sided, or None.
-        note: what is None and why, or what the test cannot show.
+        note: which values are None, and why, or what the test cannot show.
     """
 
     n: int
@@ -116,15 +116,15 @@ class McNemar:
 
 @dataclass(frozen=True)
 class UnpairedTTest:
-    """What `t_test_from_summary` and `welch_t_from_summary` return.
+    """The result of `t_test_from_summary` and `welch_t_from_summary`.
 
     Attributes:
         mean_difference: `mean_a - mean_b`, in their unit.
-        ci: `(low, high)` of it, or None.
+        ci: `(low, high)` of the mean difference, or None.
         t: the statistic, or None.
         df: degrees of freedom, or None.
         p: two-sided, or None.
-        note: what is None and why.
+        note: which values are None, and why.
     """
 
     mean_difference: float
@@ -137,15 +137,15 @@ class UnpairedTTest:
 
 @dataclass(frozen=True)
 class CorrelationNeeded:
-    """What `correlation_needed` returns.
+    """The result of `correlation_needed`.
 
     Attributes:
-        correlation: from -1 to 1, or None where none gives that `p`.
+        correlation: from -1 to 1, or None if no correlation gives that `p`.
         std_difference: the standard deviation of the differences that gives
-            it, in the unit of the means, or None.
-        t: the statistic whose `p` it is, above 0, or None.
+            that `p`, in the unit of the means, or None.
+        t: the statistic that has that `p`, above 0, or None.
         df: degrees of freedom, `n - 1`, or None.
-        note: what is None and why.
+        note: which values are None, and why.
     """
 
     correlation: float | None
@@ -156,7 +156,7 @@ class CorrelationNeeded:
 
 
 def no_spread(n, std, noun, what):
-    """Why `n` values of deviation `std` do not allow for `what`, or ""."""
+    """Why `n` values with deviation `std` are not enough for `what`, or ""."""
     if n < 2:
         return f"{counted(n, noun)}: {what} needs at least 2 {noun}s"
     if std == 0:
@@ -169,7 +169,7 @@ def no_spread(n, std, noun, what):
 
 
 def wilcoxon_note(n, n_zero, smallest):
-    """What was left out and what so few pairs cannot show, or ""."""
+    """Which pairs are left out, and what so few cannot show, or ""."""
     if n_zero == n:
         return f"none of {counted(n, 'pair')} differs: p is 1 by definition"
     notes = []
@@ -183,7 +183,7 @@ def wilcoxon_note(n, n_zero, smallest):
 
 
 def two_distinct_note(values):
-    """Why these values allow for no BCa interval, or ""."""
+    """Why these values have no BCa interval, or ""."""
     if len(set(values)) > 2:
         return ""
     return (

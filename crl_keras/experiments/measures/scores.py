@@ -1,18 +1,18 @@
-"""Scores of one set of test logits: how right, and how well calibrated.
+"""Scores of one set of test logits: their accuracy and their calibration.
 
 Pure functions of `logits`, shape `[samples, classes]`, and `labels`,
-shape `[samples]`. They compute in float64, whatever the logits were stored in.
+shape `[samples]`. They compute in float64, whatever the dtype of the logits.
 
-Log-probabilities are valid logits, since `softmax(log p) = p`: all that is
-said of logits holds for a model that gives probabilities, once their logarithm
-is taken. The predicted class is the one of the largest logit, the first of
-them where several are equal; its probability is the model's confidence.
+Log-probabilities are valid logits, since `softmax(log p) = p`: if a model
+returns probabilities, pass their logarithm. The predicted class has the largest
+logit; if several are equal, it is the first of them. Its probability is the
+model's confidence.
 
 `logits` must be real and below 1e100 in magnitude, with at least one sample
 and two classes; `labels` must have an integer dtype and lie in
-`[0, classes)`. Anything else is a `ValueError`, in every function.
-Classification scores come from scikit-learn, `ImportError` without it; what
-ranks or takes logarithms of tiny probabilities is computed here.
+`[0, classes)`. Otherwise every function raises `ValueError`. Classification
+scores come from scikit-learn, and raise `ImportError` without it. This module
+itself computes ranks and logarithms of tiny probabilities.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ from crl_keras.experiments.measures._logits import mean_nll
 from crl_keras.experiments.measures._logits import of_labels
 from crl_keras.experiments.measures._logits import predicted
 
-# The scores of confidence are asked for here too.
+# The scores of confidence can be called from here too.
 reliability_curve = calibration.reliability_curve
 expected_calibration_error = calibration.expected_calibration_error
 fit_temperature = calibration.fit_temperature
@@ -36,8 +36,8 @@ fit_temperature = calibration.fit_temperature
 def softmax(logits):
     """Probabilities of the classes, `p_k = exp(x_k) / sum_j exp(x_j)`.
 
-    `x_k` is the logit of class `k` of a sample. Returns float64 of the shape
-    of `logits`, rows summing to 1.
+    `x_k` is the logit of class `k` of a sample. Returns float64 in the shape
+    of `logits`; each row sums to 1.
 
     Source: Bridle, Neurocomputing NATO ASI F68 (1990), 227-236.
 
@@ -78,21 +78,21 @@ def error(logits, labels):
 
 
 def macro_f1(logits, labels):
-    """Mean over the classes of their F1, in `[0, 1]`.
+    """Mean of the F1 scores of the classes, in `[0, 1]`.
 
     `F1_k = 2 TP_k / (2 TP_k + FP_k + FN_k)`, with `TP_k` the samples of class
-    `k` predicted as `k`, `FP_k` those of other classes predicted as `k`, and
-    `FN_k` those of class `k` predicted otherwise. The mean is over the classes
-    that occur among the labels or the predictions, as
-    `sklearn.metrics.f1_score(average="macro")` takes it when it is given no
-    label set; a class in neither has no F1 and does not count.
+    `k` predicted as `k`, `FP_k` the samples of other classes predicted as `k`,
+    and `FN_k` the samples of class `k` predicted as another class. The mean is
+    over the classes that occur in the labels or the predictions, as in
+    `sklearn.metrics.f1_score(average="macro")` without a label set. A class in
+    neither has no F1 and does not count.
 
     Source: Opitz and Burst, arXiv 1911.03347 (2019), "averaged F1".
 
     >>> round(macro_f1([[2, 1], [0, 3], [5, 4], [1, 0]], [0, 1, 1, 0]), 4)
     0.7333
     """
-    # A class that occurs has an F1: there is no division by zero to settle.
+    # Every class that occurs has an F1, so there is no division by zero.
     return float(_of_predictions("f1_score", logits, labels, average="macro"))
 
 
@@ -100,17 +100,18 @@ def top_k_accuracy(logits, labels, k=5):
     """Share of the samples whose label is among the `k` largest logits.
 
     `(1/N) sum_i [r_i < k]`, with `r_i` the number of classes that come before
-    the label of sample `i`: those of a larger logit, and of an equal one and a
-    smaller class number. So `k=1` is `accuracy`, and `k` = classes gives 1.
+    the label of sample `i`: classes with a larger logit, or with an equal logit
+    and a smaller class number. So `k=1` is `accuracy`, and `k` = classes gives
+    1.
 
     Args:
         logits: numbers, shape `[samples, classes]`.
         labels: integers, shape `[samples]`.
         k: an integer from 1 to the number of classes. The default, 5, is
-            ImageNet's.
+            usual for ImageNet.
 
     Raises:
-        ValueError: also for `k` out of its range.
+        ValueError: also if `k` is out of its range.
 
     Source: Russakovsky et al., IJCV 115 (2015), section 4.1.
 
@@ -120,8 +121,8 @@ def top_k_accuracy(logits, labels, k=5):
     logits, labels = checked_predictions(logits, labels)
     k = checked_integer("k", k, 1, classes=logits.shape[1])
     of_label = of_labels(logits, labels)[:, None]
-    # scikit-learn's prefers the larger class number of equal logits, and takes
-    # one column of scores for two classes.
+    # scikit-learn prefers the larger class number if logits are equal, and
+    # takes one column of scores for two classes.
     is_earlier = np.arange(logits.shape[1]) < labels[:, None]
     before = (logits > of_label) | ((logits == of_label) & is_earlier)
     return float(np.mean(before.sum(axis=1) < k))
@@ -131,17 +132,17 @@ def one_off_accuracy(logits, labels, k=1):
     """Share of the samples predicted within `k` classes of their label.
 
     `(1/N) sum_i [|argmax_j x_ij - y_i| <= k]` over `N` samples with logits
-    `x_i` and labels `y_i`, for classes whose numbers follow their order, as
-    age groups do. Range `[0, 1]`.
+    `x_i` and labels `y_i`. Class numbers must follow the order of the classes,
+    as with age groups. Range `[0, 1]`.
 
     Args:
         logits: numbers, shape `[samples, classes]`.
         labels: integers, shape `[samples]`.
-        k: an integer of 0 or more. The default, 1, is Adience's; 0 gives
-            `accuracy`.
+        k: an integer of 0 or more. The default, 1, is usual for Adience; 0
+            gives `accuracy`.
 
     Raises:
-        ValueError: also for `k` out of its range.
+        ValueError: also if `k` is out of its range.
 
     Source: Eidinger, Enbar and Hassner, IEEE TIFS 9 (2014), 2170-2179; the
     paper prints it in percent in Table X.
@@ -158,7 +159,7 @@ def negative_log_likelihood(logits, labels):
     """Mean of `-log p_y` in nats: 0 for certainty, `log(classes)` for guessing.
 
     `(1/N) sum_i (log sum_k exp(x_ik) - x_i,y_i)` over `N` samples with logits
-    `x_i` and labels `y_i`, computed without ever forming `p`. It is the
+    `x_i` and labels `y_i`, computed without `p` itself. It is the
     cross-entropy against hard labels. Range `[0, inf)`.
 
     Source: Gneiting and Raftery, JASA 102 (2007), 359-378, the logarithmic
@@ -172,7 +173,7 @@ def negative_log_likelihood(logits, labels):
 
 
 def brier_score(logits, labels):
-    """Mean squared distance of the probabilities to the one-hot label.
+    """Mean squared distance between probabilities and one-hot label.
 
     The multi-class score `(1/N) sum_i sum_k (p_ik - [k = y_i])^2`, with `p_i`
     the softmax of sample `i` of `N` and `y_i` its label. Range `[0, 2]`: for
@@ -197,7 +198,7 @@ def per_class_accuracy(logits, labels):
 
     `a_k = (1/N_k) sum_{i: y_i = k} [argmax_j x_ij = k]`, with `x_i` and `y_i`
     the logits and label of sample `i`, and `N_k` the samples of class `k`:
-    the class's recall. Returns float64 `[classes]` in `[0, 1]`, NaN for a
+    the recall of the class. Returns float64 `[classes]` in `[0, 1]`, NaN for a
     class without samples.
 
     Source: the definition.
@@ -234,7 +235,7 @@ def cross_entropies(logits, labels):
     `negative_log_likelihood`.
 
     Raises:
-        ValueError: for logits or labels the module does not take.
+        ValueError: for logits or labels that are not valid.
 
     Source: the definition.
 
@@ -242,7 +243,7 @@ def cross_entropies(logits, labels):
     array([0.6931, 0.2877])
     """
     logits, labels = checked_predictions(logits, labels)
-    # `0.0 -` gives no -0.0 for a sure and right model.
+    # `0.0 -` avoids -0.0 for a model that is sure and right.
     return 0.0 - of_labels(log_softmax(logits), labels)
 
 
@@ -252,16 +253,16 @@ def telling(logits, labels, count, among=None):
     Args:
         logits: numbers, shape `[samples, classes]`.
         labels: integers, shape `[samples]`.
-        count: an integer, the most of each kind.
-        among: an integer, of the first samples only; None for all.
+        count: an integer, the largest number of each kind.
+        among: an integer: use only so many first samples; None for all.
 
     Returns:
         `(mistakes, hits)`, int64 positions of samples predicted wrong, the
         most confident first, and of samples predicted right, the least
-        confident first; of equal ones the first.
+        confident first. Equally confident samples keep their order.
 
     Raises:
-        ValueError: for logits or labels the module does not take.
+        ValueError: for logits or labels that are not valid.
 
     >>> logits = np.log([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])
     >>> mistakes, hits = telling(logits, [1, 1, 1, 1], 1)
@@ -282,8 +283,8 @@ def all_scores(logits, labels):
 
     Returns:
         A dict of floats: `accuracy`, `error`, `macro_f1`, `top_5_accuracy`
-        (None with 5 classes or fewer, which hold every label), `nll` in nats,
-        `brier` and `ece` (15 bins), each as its own function computes it.
+        (None with 5 classes or fewer, as it would be 1), `nll` in nats, `brier`
+        and `ece` (15 bins), each as its own function computes it.
 
     Source: the functions named.
 
@@ -307,7 +308,7 @@ def all_scores(logits, labels):
 
 
 def _of_predictions(score, logits, y_true, **options):
-    """A score that scikit-learn has, of the predicted classes."""
+    """A scikit-learn score of the predicted classes."""
     logits, y_true = checked_predictions(logits, y_true)
     score = getattr(require("sklearn.metrics"), score)
     return score(y_true, predicted(logits), **options)

@@ -1,17 +1,18 @@
-"""Statistics of runs: spread over seeds, and what a difference supports.
+"""Statistics of runs: spread over seeds, and tests of differences.
 
-Pure functions of one-dimensional arrays, one value a run. Pairs are by
+Pure functions of one-dimensional arrays, one value per run. Pairs are by
 position: `a[i]` and `b[i]` come from the same seed, and a difference is
-`a - b`. Values are finite and below 1e100 in magnitude; what is not, arrays of
-unequal length, and anything but numbers is a `ValueError` in every function.
-Numbers count as equal that only rounding in float64 tells apart, or less than
-1e-100.
+`a - b`. Values must be finite numbers below 1e100 in magnitude, and paired
+arrays must have equal lengths. Otherwise every function raises `ValueError`.
+Numbers count as equal if they differ only by rounding in float64, or by less
+than 1e-100.
 
-The numbers come from SciPy and statsmodels, `ImportError` without them. What
-cannot be computed, for too few runs or for runs all alike, is None in the
-result, and `note` says why; `note` also says where a number can be computed but
-not say much, and is "" otherwise. Nothing is ever NaN. All tests are two-sided
-and all intervals have a confidence level of 95 %.
+The numbers come from SciPy and statsmodels; without them functions raise
+`ImportError`. If a number cannot be computed, because there are too few runs or
+all runs are equal, it is None in the result, and `note` says why. `note` also
+says if a number can be computed but shows little; otherwise it is "". No number
+is ever NaN. All tests are two-sided and all intervals have a confidence level
+of 95 %.
 """
 
 import bisect
@@ -36,14 +37,14 @@ def summarise(values):
     `std = sqrt(variance)`, `ci_t = mean -+ t* std / sqrt(n)`, with `x_i` the
     `n` values and `t*` the 97.5 % quantile of Student's t at `n - 1` degrees
     of freedom. `ci_bca` is the bias-corrected and accelerated bootstrap of the
-    mean, of 9999 resamples from the fixed seed `BOOTSTRAP_SEED`: the same
+    mean, with 9999 resamples from the fixed seed `BOOTSTRAP_SEED`: the same
     values give the same interval. All are in the unit of the values, the
     variance in its square.
 
     `ci_t` needs 2 values that differ, `ci_bca` 3; with fewer they are None.
-    Of few values `ci_bca` is too short: drawn from a normal distribution it
-    holds the true mean 84 % of the time with 5 values, 91 % with 10, 94 % with
-    40, where `ci_t` does 95 % with any number.
+    For few values `ci_bca` is too short: for a normal distribution it contains
+    the true mean 84 % of the time with 5 values, 91 % with 10, 94 % with 40.
+    `ci_t` contains it 95 % of the time with any number of values.
 
     Args:
         values: finite numbers, shape `[n]`.
@@ -81,10 +82,10 @@ def paired_t_test(a, b):
     `t = mean(d) / (sd(d) / sqrt(n))` with `df = n - 1` and `d_i = a_i - b_i`,
     over `n` pairs, `sd` taken with `n - 1`; `p = P(|T_df| >= |t|)`; the
     interval is `mean(d) -+ t* sd(d) / sqrt(n)` with `t*` the 97.5 % quantile.
-    Assumes differences that are normal and pairs that are independent.
+    It assumes normal differences and independent pairs.
 
-    With fewer than 2 pairs, or differences that are all equal, `t` and `p` are
-    None: also for identical runs, whose `t` is 0/0.
+    With fewer than 2 pairs, or if all differences are equal, `t` and `p` are
+    None. This includes identical runs, whose `t` is 0/0.
 
     Args:
         a, b: finite numbers, shape `[n]`, paired by position.
@@ -106,7 +107,7 @@ def paired_t_test(a, b):
     if note:
         return results.PairedTTest(n, mean, std, None, None, None, None, note)
     with warnings.catch_warnings():
-        # Of differences that are almost equal; `no_spread` finds the equal.
+        # For almost equal differences; `no_spread` finds the equal ones.
         warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
         test = stats.ttest_rel(a, b)
     ci = tuple(map(float, test.confidence_interval(_distributions.LEVEL)))
@@ -118,15 +119,16 @@ def wilcoxon_signed_rank(a, b):
     """Wilcoxon's signed-rank test of the differences `a - b` of pairs.
 
     `W+ = sum_{i: d_i > 0} r_i`, with `d_i = a_i - b_i` and `r_i` the rank of
-    `|d_i|`, smallest first, equal ones sharing the mean of their ranks. Pairs
-    without a difference are left out, as in Wilcoxon's paper; `m` remain. Under
-    the hypothesis all `2^m` assignments of signs are equally likely, and `p`
-    is the share of them whose `W+` is at least as far from its mean as this
-    one: exact for the ties at hand. The smallest `p` of `m` pairs is `2 / 2^m`,
-    so below 6 pairs no data reach 0.05: `p` is computed and `note` says so.
-    Above 200 pairs it is the normal approximation, corrected for ties.
+    `|d_i|`, smallest first; equal ones share the mean of their ranks. Pairs
+    without a difference are left out, as in Wilcoxon's paper; `m` pairs remain.
+    Under the null hypothesis all `2^m` assignments of signs are equally likely.
+    `p` is the share of them whose `W+` is at least as far from its mean as the
+    observed one; it is exact, also with ties. The smallest `p` of `m` pairs is
+    `2 / 2^m`, so with fewer than 6 pairs no data reach 0.05: `p` is computed
+    and `note` says so. Above 200 pairs `p` is the normal approximation,
+    corrected for ties.
 
-    Assumes differences that are symmetric about their median.
+    It assumes differences that are symmetric about their median.
 
     Args:
         a, b: finite numbers, shape `[n]`, paired by position.
@@ -163,18 +165,18 @@ def wilcoxon_signed_rank(a, b):
 
 
 def paired_effect_size(a, b):
-    """Size of the difference `a - b` of pairs, in its standard deviations.
+    """Effect size: the mean of `a - b` over its standard deviation.
 
     `d_z = mean(d) / sd(d)` with `d_i = a_i - b_i` over `n` pairs, `sd` taken
     with `n - 1`. `g = J d_z` removes its bias, with `J = Gamma(df / 2) /
     (sqrt(df / 2) Gamma((df - 1) / 2))` and `df = n - 1`. The interval of `d_z`
     holds the `delta` for which `sqrt(n) d_z` lies between the 2.5 % and 97.5 %
     quantiles of the noncentral t with `df` and noncentrality `sqrt(n) delta`;
-    that of `g` is `J` times it. Without a unit, any real number. It is the
-    spread of the differences that counts here, not that of the runs: `d_z` is
-    larger the better pairs agree, and not to be compared with Cohen's d.
+    the interval of `g` is `J` times it. Both have no unit and can be any real
+    number. `d_z` uses the spread of the differences, not of the runs: it grows
+    if the pairs agree better. Do not compare it with Cohen's d.
 
-    With fewer than 2 pairs, or differences that are all equal, all are None;
+    With fewer than 2 pairs, or if all differences are equal, all are None;
     `g` needs 3 pairs.
 
     Args:
@@ -217,18 +219,19 @@ def holm(p_values):
     """Holm's correction of the p-values of several tests.
 
     `q_(i) = max_{j <= i} min(1, (m - j + 1) p_(j))`, with `p_(1) <= ... <=
-    p_(m)` the sorted p-values of `m` tests. Rejecting where `q <= alpha` keeps
-    the chance of any false rejection below `alpha`, whatever the dependence.
+    p_(m)` the sorted p-values of `m` tests. If you reject tests with `q <=
+    alpha`, the chance of any false rejection is below `alpha`, even if the
+    tests depend on each other.
 
     Args:
         p_values: numbers in `[0, 1]`, or None for a test that could not be
-            made, which does not count.
+            made; it does not count.
 
     Returns:
-        A list in the order given, of floats in `[0, 1]`, None where None was.
+        A list in the same order, of floats in `[0, 1]`, with None for None.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for any other value.
 
     Source: Holm, Scand. J. Statist. 6 (1979), 65-70.
 
@@ -247,28 +250,27 @@ def holm(p_values):
 
 
 def seeds_for_power(effect_size, power=0.8, alpha=0.05):
-    """Number of pairs with which a paired t-test finds an effect that size.
+    """Number of pairs that a paired t-test needs to find an effect.
 
     The smallest `n >= 2` with `P(|T| >= t*) >= power`, with `T` noncentral t
     of `n - 1` degrees of freedom and noncentrality `sqrt(n) effect_size`, and
-    `t*` the `1 - alpha / 2` quantile of the central one. No normal
-    approximation is made. An effect size estimated from few seeds is itself
-    uncertain, and so is this number: look at it for both limits of its
-    interval too.
+    `t*` the `1 - alpha / 2` quantile of the central one. It uses no normal
+    approximation. An effect size estimated from few seeds is uncertain, and so
+    is this number: compute it also for both limits of the effect's interval.
 
     Args:
         effect_size: mean difference over the standard deviation of the
             differences, `d_z`; the sign does not matter, and above 10000 it
             counts as 10000.
-        power: chance to find it, above `alpha` and at most 0.9999.
+        power: chance to find the effect, above `alpha` and at most 0.9999.
         alpha: the level of the two-sided test, from 1e-10 to 0.5.
 
     Returns:
-        An int from 2 to 1000000, or `math.inf` for more or never, as for an
-        effect of 0.
+        An int from 2 to 1000000, or `math.inf` if more pairs are needed or no
+        number is enough, as for an effect of 0.
 
     Raises:
-        ValueError: for an argument out of its range.
+        ValueError: if an argument is out of its range.
 
     Source: Cohen, Statistical Power Analysis, 2nd ed. (1988), section 2.3.
 
@@ -283,7 +285,7 @@ def seeds_for_power(effect_size, power=0.8, alpha=0.05):
     power = number("power", power, alpha, 0.9999)
     if power == alpha:
         raise ValueError(
-            "`power` must be above `alpha`, which a test of any size has. "
+            "`power` must be above `alpha`: every test has that power. "
             f"Received: power={power}, alpha={alpha}"
         )
 
@@ -301,15 +303,15 @@ def mcnemar(correct_a, correct_b):
 
     `p = min(1, 2 P(B <= min(n_a, n_b)))`, with `n_a` the samples only `a` has
     right, `n_b` those only `b` has right, and `B` binomial of `n_a + n_b` fair
-    tosses. It says whether these two trained networks differ, not whether
-    their losses do: that takes several seeds and `paired_t_test`.
+    tosses. It tests whether these two trained networks differ, not whether
+    their losses differ: for that, use several seeds and `paired_t_test`.
 
     Args:
-        correct_a: booleans, shape `[n]`: predicted right.
-        correct_b: the same of the same samples in the same order.
+        correct_a: booleans, shape `[n]`: the samples that `a` predicted right.
+        correct_b: the same for `b`, with the same samples in the same order.
 
     Returns:
-        A `results.McNemar`. `p` is None for no samples, and 1 when no sample
+        A `results.McNemar`. `p` is None without samples, and 1 if no sample
         has exactly one right.
 
     Raises:
@@ -324,7 +326,7 @@ def mcnemar(correct_a, correct_b):
     >>> test.only_a, test.only_b, test.p
     (6, 1, 0.125)
     """
-    require("scipy.stats")  # What statsmodels stands on is named first.
+    require("scipy.stats")  # statsmodels needs it: report it first.
     tables = require("statsmodels.stats.contingency_tables")
     correct_a = _checks.checked_flags("correct_a", correct_a)
     correct_b = _checks.checked_flags("correct_b", correct_b)
@@ -345,20 +347,20 @@ def t_test_from_summary(mean_a, std_a, n_a, mean_b, std_b, n_b):
 
     `t = (mean_a - mean_b) / (s sqrt(1/n_a + 1/n_b))`, with `s^2 = ((n_a - 1)
     std_a^2 + (n_b - 1) std_b^2) / df` and `df = n_a + n_b - 2`;
-    `p = P(|T_df| >= |t|)`. Assumes normal values of one common variance.
+    `p = P(|T_df| >= |t|)`. It assumes normal values with one common variance.
 
     Args:
         mean_a: mean of the first group, in any unit.
         std_a: its standard deviation with `n - 1`, in the same unit.
         n_a: its number of values.
-        mean_b, std_b, n_b: those of the second group.
+        mean_b, std_b, n_b: the same for the second group.
 
     Returns:
-        A `results.UnpairedTTest`; `t` and `p` are None for fewer than 2 values
-        in a group, whose deviation may be None, and for two deviations of 0.
+        A `results.UnpairedTTest`; `t` and `p` are None if a group has fewer
+        than 2 values (its deviation may be None) or both deviations are 0.
 
     Raises:
-        ValueError: for a number that is not finite, or a negative deviation.
+        ValueError: if a number is not finite, or a deviation is negative.
 
     Source: Fisher, Metron 5 (1925), 90-104. The example is Table V of the
     CRL paper.
@@ -381,9 +383,9 @@ def welch_t_from_summary(mean_a, std_a, n_a, mean_b, std_b, n_b):
 
     `t = (mean_a - mean_b) / sqrt(v_a + v_b)`, with `v = std^2 / n` of each
     group and `df = (v_a + v_b)^2 / (v_a^2 / (n_a - 1) + v_b^2 / (n_b - 1))`;
-    `p = P(|T_df| >= |t|)`. Assumes normal values; variances may differ.
+    `p = P(|T_df| >= |t|)`. It assumes normal values; variances may differ.
 
-    The arguments, the result, what is None and the errors are those of
+    The arguments, the result, the None values and the errors are as in
     `t_test_from_summary`.
 
     Source: Welch, Biometrika 34 (1947), 28-35. The example is Table V of the
@@ -397,7 +399,7 @@ def welch_t_from_summary(mean_a, std_a, n_a, mean_b, std_b, n_b):
     def separate(std_a, n_a, std_b, n_b):
         variance_a, variance_b = std_a**2 / n_a, std_b**2 / n_b
         variance = variance_a + variance_b
-        # By shares, as the squares of variances could underflow.
+        # With shares, because the squares of variances could underflow.
         share_a, share_b = variance_a / variance, variance_b / variance
         df = 1.0 / (share_a**2 / (n_a - 1) + share_b**2 / (n_b - 1))
         return math.sqrt(variance), df
@@ -411,23 +413,23 @@ def correlation_needed(mean_a, std_a, mean_b, std_b, n, p):
     `r = (std_a^2 + std_b^2 - s^2) / (2 std_a std_b)`, with `s = |mean_a -
     mean_b| sqrt(n) / t*` the standard deviation of the differences that gives
     a two-sided `p`, and `t*` the `1 - p / 2` quantile of Student's t with
-    `n - 1` degrees of freedom. It tells what a printed p-value says of pairs
+    `n - 1` degrees of freedom. It shows what a printed p-value says about pairs
     whose values were not printed. For a one-sided `p` pass `2 p`.
 
     Args:
         mean_a: mean of the first of each pair, in any unit.
         std_a: its standard deviation with `n - 1`, in the same unit.
-        mean_b, std_b: those of the second of each pair.
+        mean_b, std_b: the same for the second of each pair.
         n: the number of pairs.
         p: the two-sided p-value, from 1e-30 to below 1.
 
     Returns:
-        A `results.CorrelationNeeded`; its `correlation` is None where no
-        correlation from -1 to 1 gives this `p`, or where there is none to speak
-        of: fewer than 2 pairs, or a deviation of 0.
+        A `results.CorrelationNeeded`; its `correlation` is None if no
+        correlation from -1 to 1 gives this `p`, or if it is not defined: with
+        fewer than 2 pairs, or a deviation of 0.
 
     Raises:
-        ValueError: for an argument out of its range.
+        ValueError: if an argument is out of its range.
 
     Source: the variance of a difference, `std_a^2 + std_b^2 - 2 r std_a
     std_b`. The example is Table V of the CRL paper, whose printed p is .00136.

@@ -293,7 +293,7 @@ def test_which_reader_reads_what(monkeypatch):
     assert resolve("folder:x", False) == resolve("cifar10", False) == "memory"
     assert resolve("cub", True, "pillow") == "pillow"
     assert resolve("cub", True, "simplejpeg") == "simplejpeg"
-    with pytest.raises(ValueError, match="digits of: memory.*'pillow'"):
+    with pytest.raises(ValueError, match="digits, one of: memory.*'pillow'"):
         resolve("digits", False, "pillow")
     monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
     assert resolve("cub", True) == "pillow"

@@ -424,7 +424,7 @@ def test_unknown_faces(tmp_path):
     "change, message",
     [
         (("user_id\t", "user\t"), "none named 'user_id'"),
-        (("\t", ","), "parted by tabs.*'user_id'"),
+        (("\t", ","), "separated by tabs.*'user_id'"),
         (("9\n102", "9\n102@N00\tphoto.jpg\n102"), r"12 col.*'102@N00\\tph"),
     ],
 )

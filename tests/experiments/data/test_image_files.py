@@ -87,7 +87,7 @@ def test_a_dataset_says_what_it_holds():
     "parts, message",
     [
         ({"class_names": "a"}, "at least two classes"),
-        ({"class_names": "aa"}, "names of their own"),
+        ({"class_names": "aa"}, "different names"),
         ({"test": split((4, 0), "/data/test")}, "test split.*none of 'b'"),
         ({"train": split((4, 0))}, "train split.*none of 'b'"),
         ({"test": split((1, 1, 1), "/t")}, "labels from 0 to 1.*2 at index 2"),
@@ -244,7 +244,7 @@ def test_unpacked_beside_the_archive_and_only_once(tmp_path, mode):
 )
 def test_nothing_lands_outside(tmp_path, name):
     archive = pack(tmp_path / "in/pets.tgz", FILES | {name: "evil"})
-    with pytest.raises(ValueError, match="to lie inside of it.*evil"):
+    with pytest.raises(ValueError, match="to stay in its folder.*evil"):
         unpacked(archive, "pets")
     assert not list(tmp_path.rglob("evil.txt"))
     assert not (tmp_path / "in/pets").exists()
@@ -268,7 +268,7 @@ def test_links_to_the_outside_are_refused(tmp_path, kind):
         member = tarfile.TarInfo("pets/link.jpg")
         member.type, member.linkname = kind, "../../../secret.txt"
         members.addfile(member)
-    with pytest.raises(ValueError, match="to lie inside of it"):
+    with pytest.raises(ValueError, match="to stay in its folder"):
         unpacked(archive, "pets")
     assert not (tmp_path / "in/pets").exists()
 

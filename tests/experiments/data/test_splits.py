@@ -58,7 +58,7 @@ def test_dataset_checks_its_parts():
     wide = Split(np.zeros((2, 1, 2, 1), np.uint8), np.array([0, 1]))
     for change, message in [
         (dict(class_names=("a",)), "at least two classes.*'a'"),
-        (dict(class_names=("a", "a")), "names of their own"),
+        (dict(class_names=("a", "a")), "different names"),
         (dict(class_names="abc"), "the train split.*none of 'c'"),
         (dict(test=one), "the test split.*none of 'b'"),
         (dict(held_out=one), "the held-out split.*none of 'b'"),

@@ -1,16 +1,16 @@
-"""What both builders share: from a `FileDataset` to TFDS's examples."""
+"""Code that both builders share: makes TFDS examples of a `FileDataset`."""
 
 import pathlib
 
 from crl_keras.experiments._optional import require
 
-# TFDS 4.9.10 imports it without declaring it.
+# TFDS 4.9.10 imports this package without declaring it.
 require("importlib_resources", "tfds")
 tfds = require("tensorflow_datasets", "tfds")
 
 
 class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Base of the builders; subclasses have `_read` and `_features`."""
+    """Base of the builders; subclasses have `_info` and `_read`."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
@@ -25,13 +25,13 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, split, class_names):
         for i, path in enumerate(split.paths):
-            # The same key from any place of the files.
+            # The key does not depend on the location of the files.
             name = "/".join(pathlib.PurePath(path).parts[-2:])
             example = {
-                # A path: the file's bytes are kept, not encoded again.
+                # A path: TFDS keeps the file's bytes and encodes nothing.
                 "image": path,
                 "image/filename": name,
-                # A name: a part of the set has fewer classes than the builder.
+                # A name: a partial set has fewer classes than the builder.
                 "label": class_names[split.labels[i]],
             }
             yield name, example | self._more(split, i)

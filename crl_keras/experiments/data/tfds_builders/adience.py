@@ -10,10 +10,10 @@ from crl_keras.experiments.data.tfds_builders._files import tfds
 
 
 class Adience(FileBuilder):
-    """The aligned faces of Adience in eight age groups, a fold a config.
+    """The aligned faces of Adience in eight age groups, one config per fold.
 
-    The split `test` is the fold, `train` the other four, as `read_adience`
-    reads them.
+    The split `test` is the fold, `train` is the other four folds, as in
+    `read_adience`.
     """
 
     BUILDER_CONFIGS = [
@@ -30,8 +30,8 @@ class Adience(FileBuilder):
     def _info(self):
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Faces in eight age groups, in five folds without "
-            "common people.",
+            description="Faces in eight age groups, in five folds that share "
+            "no people.",
             features=features(AGE_GROUPS),
             supervised_keys=("image", "label"),
             homepage="https://talhassner.github.io/home/projects/Adience/"

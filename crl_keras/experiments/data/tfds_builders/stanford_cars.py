@@ -12,8 +12,8 @@ from crl_keras.experiments.data.tfds_builders._files import tfds
 class StanfordCars(FileBuilder):
     """Stanford Cars, from any layout that `read_cars` knows.
 
-    Where the layout has boxes, `bbox` holds the one of the image, in units of
-    its height and width and cut to it; it is empty for folders of classes.
+    If the layout has boxes, `bbox` holds the box of the image, relative to its
+    height and width and cut to the image. It is empty for class folders.
     """
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
