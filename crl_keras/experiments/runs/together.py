@@ -243,7 +243,7 @@ def choose(configs, dataset, options, output):
 # shorter than SHORT_STEP are always tried: their time is mostly Keras's own.
 TRIAL_SHARE = 0.03
 SHORT_STEP = 0.01
-TRIAL_SECONDS = 0.2  # For the steps of each way, without compilation.
+TRIAL_SECONDS = 0.1  # For the steps of each way, without compilation.
 FIRST = 3  # Runs per lane to try first: about so many, in whole pairs.
 # Stacked convolutions can take forty times as long on a CPU. One run and few
 # images show that within seconds. Few images alone explain at most a factor of
