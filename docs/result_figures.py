@@ -22,6 +22,7 @@ from crl_keras.experiments.analysis.figures import GRID  # noqa: E402
 from crl_keras.experiments.analysis.figures import INK  # noqa: E402
 from crl_keras.experiments.analysis.figures import SETTINGS  # noqa: E402
 from crl_keras.experiments.analysis.figures import STYLES  # noqa: E402
+from crl_keras.experiments.analysis.figures import label_differences  # noqa: E402
 from crl_keras.experiments.analysis.figures import svg_of  # noqa: E402
 from crl_keras.experiments.runs.config import crl_parameters  # noqa: E402
 from crl_keras.experiments.runs.config import loss_label  # noqa: E402
@@ -167,13 +168,10 @@ def _forest(axes, rows, limits):
 
 
 def _label_differences(axes, error):
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.grid(axis="x", color=GRID, lw=0.6)
-    axes.set_axisbelow(True)
-    axes.set_xlabel(
+    label_differences(
+        axes,
         f"{error} minus that of cross-entropy [points]\n"
-        "left of 0: fewer errors than cross-entropy"
+        "left of 0: fewer errors than cross-entropy",
     )
 
 

@@ -216,25 +216,13 @@ class ASoftmaxDense(MarginDense):
     The schedule is from the authors' sphereface_model.prototxt, with 28,000
     steps: `lambda` is 77 at step 100, 8.3 at 1,000 and 5 from 1,659 on.
 
-    Call arguments:
-        features: `(batch, ..., features)`, float. The layer before should also
-            give negative values: after a ReLU all angles are narrow.
-        training: Whether to add the scores with margin.
-
-    Returns:
-        As `LSoftmaxDense`.
-
-    Raises:
-        TypeError, ValueError: If an argument has the wrong type or is out of
-            range.
+    Call, result and errors are as in `LSoftmaxDense`. The layer before should
+    also give negative values: after a ReLU all angles are narrow.
 
     Example:
 
         >>> layer = ASoftmaxDense(3)
-        >>> features = np.ones((2, 8), "float32")
-        >>> for training in (False, True):
-        ...     print(tuple(layer(features, training=training).shape))
-        (2, 3)
+        >>> tuple(layer(np.ones((2, 8), "float32"), training=True).shape)
         (2, 6)
 
     Source: Liu et al., [SphereFace](https://arxiv.org/abs/1704.08063); schedule

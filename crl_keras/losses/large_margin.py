@@ -137,23 +137,15 @@ def sparse_a_softmax_loss(
     the kernel in each step and scales its gradients by hand.
 
     Args:
-        y_true: Class ids 0 to classes - 1, `(batch, ...)` or
-            `(batch, ..., 1)`.
-        features: Input of the last layer, `(batch, ..., features)`. For 16-bit
-            floats the loss is computed in float32.
-        kernel: Weights of the last layer, `(features, classes)`; no bias.
         margin: Integer >= 1, by default 4 as in the authors' code.
         annealing: `lambda`, a number or scalar tensor >= 0, by default 0, the
             full margin; the authors never go below 5.
 
-    Returns:
-        The loss of each sample, `(batch, ...)`, >= 0, in the dtype of the
-        features; natural logarithm. If `x` or `W_c` is 0, the loss and its
-        gradient are finite.
+    `y_true`, `features`, `kernel` and the result are as in
+    `sparse_l_softmax_loss`.
 
     Raises:
-        TypeError, ValueError: If `margin` is not an integer >= 1, `annealing`
-            is negative, or the shapes do not match.
+        TypeError, ValueError: As in `sparse_l_softmax_loss`.
 
     Example:
 

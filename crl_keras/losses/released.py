@@ -51,23 +51,15 @@ def released_competing_ratio_loss(
     larger by 1. Its folders named `alpha_0` have `a = 1`, which is NLLR.
 
     Args:
-        y_true: Class ids 0 to classes - 1, shaped like `y_pred` with the class
-            axis removed or set to 1.
-        y_pred: Logits or probabilities, `(..., classes)`, or with the classes
-            along `axis`. The authors' code takes logits.
         alpha: Finite number >= 0, by default 1.5 as in the paper.
         beta: Finite number, `alpha + beta >= 0`, by default 1 as in the paper.
 
-    `from_logits`, `ignore_class`, `axis`, shapes and dtypes are as in
-    `sparse_competing_ratio_loss`.
-
-    Returns:
-        The loss of each sample, the shape of `y_pred` without `axis`, in the
-        dtype of `y_pred`; natural logarithm.
+    `y_true`, `y_pred`, `from_logits`, `ignore_class`, `axis`, shapes, dtypes
+    and the result are as in `sparse_competing_ratio_loss`. The authors' code
+    takes logits.
 
     Raises:
-        TypeError, ValueError: If an argument has the wrong type or is out of
-            range, or the shapes do not match.
+        TypeError, ValueError: As in `sparse_competing_ratio_loss`.
 
     Example:
 
@@ -129,8 +121,7 @@ class ReleasedCompetingRatioLoss(SparseLoss):
     call are as in `SparseCompetingRatioLoss`.
 
     Raises:
-        TypeError, ValueError: If an argument has the wrong type or is out of
-            range; when called, if the shapes do not match.
+        TypeError, ValueError: As in `SparseCompetingRatioLoss`.
 
     Example:
 

@@ -141,29 +141,23 @@ class StepMatchedCrossEntropy(_Control):
 class StepNormalizedLoss(_Control):
     """Another loss with the step length of cross-entropy: only its weighting.
 
-    With the logits `x` of a batch, the mean cross-entropy `CE` and the mean
-    `L` of `loss`:
+    With the mean `L` of `loss` over a batch (`StepMatchedCrossEntropy` says
+    what `w` is):
 
     ```
-    w       = ||dL/dx||_1 / ||dCE/dx||_1     (no gradient goes through it)
     control = L / w
     ```
 
     The control has the gradient norm of cross-entropy on the logits of the
     batch, and weighs the samples as `loss` does. Train with the control and
     with cross-entropy: the difference is the effect of the weighting.
-    `StepMatchedCrossEntropy` is the other control, and says what `w` is.
 
     Args:
-        loss: One of this package's losses with `from_logits=True`, as for
-            `StepMatchedCrossEntropy`.
+        loss: As in `StepMatchedCrossEntropy`, and so is the call.
         name: Name of the loss.
 
-    Call it like `loss`.
-
     Raises:
-        TypeError: If `loss` is not one of this package's losses.
-        ValueError: If `loss` takes probabilities.
+        TypeError, ValueError: As in `StepMatchedCrossEntropy`.
 
     Example:
 

@@ -68,10 +68,9 @@ def dfl_cnn(
 
     Example:
 
-        >>> backbone = keras.applications.VGG16(
-        ...     include_top=False, weights=None, input_shape=(64, 64, 3)
-        ... )
-        >>> model = dfl_cnn(backbone, 200)
+        >>> shape = (64, 64, 3)
+        >>> vgg = keras.applications.VGG16(False, None, input_shape=shape)
+        >>> model = dfl_cnn(vgg, 200)
         >>> model.output_shape, f"{model.count_params():,}"
         ((None, 200), '16,243,488')
 

@@ -68,6 +68,13 @@ def build_network(
 ) -> keras.Model:
     """Builds a network by its name.
 
+    All networks differ from PyTorch's in one way: Keras's running variance uses
+    the variance of the batch, and PyTorch's its unbiased estimate. Those of the
+    authors' code (`mobilenetv2`, `resnet34` to `resnet101`, `vgg16` and
+    `vgg19`) differ in another: the paper used PyTorch 1.0, where the scales of
+    batch normalisation started from `U(0, 1)`. Here, and in PyTorch since 1.2,
+    they start as 1.
+
     Args:
         name: A key of `NETWORKS`.
         input_shape: `(height, width, channels)` of one image, in pixels.

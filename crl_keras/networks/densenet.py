@@ -37,26 +37,17 @@ def densenet40(
     As in the official code, convolutions start from
     `N(0, 2 / (k * k * filters))` for a k x k kernel, and the last layer from
     `U(+-1 / sqrt(fan_in))` with a bias of 0. Batch normalisation has momentum
-    0.9 and epsilon 1e-5. One difference remains: Keras's running variance uses
-    the variance of the batch, and Torch's running variance its unbiased
-    estimate.
+    0.9 and epsilon 1e-5. `build_network` says what differs.
 
     Args:
-        input_shape: `(height, width, channels)`, at least 4 x 4. The
-            network was designed for 32 x 32. It ends in global average pooling
-            and takes other sizes too.
+        input_shape: `(height, width, channels)`, designed for 32 x 32; any
+            size from 4 x 4 works.
         classes: Number of classes, at least 2.
         first_filters: Channels of the first convolution, at least 1. Defaults
             to `16`, which gives the published 1.0M parameters. The official
             code has 24 channels, twice the growth rate.
 
-    Returns:
-        `keras.Model` from scaled float images to float32 logits
-        `(batch, classes)`.
-
-    Raises:
-        ValueError: If `input_shape`, `classes` or `first_filters` is invalid,
-            or the images are smaller than 4 x 4.
+    The result and the errors are as in `build_network`.
 
     Source: Huang et al.,
     [DenseNet](https://arxiv.org/abs/1608.06993); initial weights after

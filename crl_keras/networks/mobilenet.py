@@ -49,25 +49,14 @@ def mobilenetv2(input_shape: Sequence[int], classes: int) -> keras.Model:
     As in PyTorch, stride-2 convolutions pad one pixel on all sides, batch
     normalisation has momentum 0.9 and epsilon 1e-5, and the weights and the
     bias of the last layer start from `U(+-1 / sqrt(fan_in))`, with a fan-in of
-    9 for a depthwise kernel. Two differences remain. Keras's running variance
-    uses the variance of the batch, and PyTorch's running variance its unbiased
-    estimate. The paper used PyTorch 1.0, where the scales of batch
-    normalisation started from `U(0, 1)`; here, and in PyTorch since 1.2, they
-    start as 1.
+    9 for a depthwise kernel. `build_network` says what differs.
 
     Args:
-        input_shape: `(height, width, channels)`, at least 8 x 8. The
-            network was designed for 32 x 32. It ends in global average pooling
-            and takes other sizes too.
+        input_shape: `(height, width, channels)`, designed for 32 x 32; any
+            size from 8 x 8 works.
         classes: Number of classes, at least 2.
 
-    Returns:
-        `keras.Model` from scaled float images to float32 logits
-        `(batch, classes)`.
-
-    Raises:
-        ValueError: If `input_shape` or `classes` is invalid, or the images are
-            smaller than 8 x 8.
+    The result and the errors are as in `build_network`.
 
     Source: models/mobilenetv2.py of guoyurong0104/CRL-code @b66d835, the
     same as in kuangliu/pytorch-cifar; Sandler et al.,

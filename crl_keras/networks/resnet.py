@@ -33,27 +33,17 @@ def resnet34(
 
     As in PyTorch, stride-2 convolutions pad one pixel on all sides, batch
     normalisation has momentum 0.9 and epsilon 1e-5, and the weights and the
-    bias of the last layer start from `U(+-1 / sqrt(fan_in))`. Two differences
-    remain. Keras's running variance uses the variance of the batch, and
-    PyTorch's running variance its unbiased estimate. The paper used PyTorch
-    1.0, where the scales of batch normalisation started from `U(0, 1)`; here,
-    and in PyTorch since 1.2, they start as 1.
+    bias of the last layer start from `U(+-1 / sqrt(fan_in))`. `build_network`
+    says what differs.
 
     Args:
-        input_shape: `(height, width, channels)`, at least 8 x 8. The
-            network was designed for 32 x 32. It ends in global average pooling
-            and takes other sizes too.
+        input_shape: `(height, width, channels)`, designed for 32 x 32; any
+            size from 8 x 8 works.
         classes: Number of classes, at least 2.
-        width: Channels of the first stage, at least 1. Defaults to `16`.
+        width: Channels of the first stage, at least 1. Defaults to `16`. The
+            name of the model ends in `_w` and any other width.
 
-    Returns:
-        `keras.Model` from scaled float images to float32 logits
-        `(batch, classes)`. Its name ends in `_w` and the width, unless that is
-        16.
-
-    Raises:
-        ValueError: If `input_shape`, `classes` or `width` is invalid, or the
-            images are smaller than 8 x 8.
+    The result and the errors are as in `build_network`.
 
     Example:
 
@@ -78,18 +68,7 @@ def resnet50(
     is as in `resnet34`. At 10 / 100 classes the network has 1,484,186 /
     1,530,356 trainable parameters, at width 64 23,520,842 / 23,705,252.
 
-    Args:
-        input_shape: As in `resnet34`.
-        classes: As in `resnet34`.
-        width: As in `resnet34`.
-
-    Returns:
-        As `resnet34`.
-
-    Raises:
-        ValueError: As in `resnet34`.
-
-    Source: as `resnet34`.
+    Arguments, result, errors and source are as in `resnet34`.
     """
     return _build(50, input_shape, classes, width)
 
@@ -102,18 +81,7 @@ def resnet101(
     At 10 / 100 classes the network has 2,680,986 / 2,727,156 trainable
     parameters, at width 64 42,512,970 / 42,697,380.
 
-    Args:
-        input_shape: As in `resnet34`.
-        classes: As in `resnet34`.
-        width: As in `resnet34`.
-
-    Returns:
-        As `resnet34`.
-
-    Raises:
-        ValueError: As in `resnet34`.
-
-    Source: as `resnet34`.
+    Arguments, result, errors and source are as in `resnet34`.
     """
     return _build(101, input_shape, classes, width)
 

@@ -32,23 +32,14 @@ def resnet164(input_shape: Sequence[int], classes: int) -> keras.Model:
     As in PyTorch, stride-2 convolutions pad one pixel on all sides, and batch
     normalisation has momentum 0.9 and epsilon 1e-5. Convolutions start from
     `N(0, 2 / (k * k * filters))` for a k x k kernel, the last layer and its
-    bias from `U(+-1/16)`. One difference remains: Keras's running variance uses
-    the variance of the batch, and PyTorch's running variance its unbiased
-    estimate.
+    bias from `U(+-1/16)`. `build_network` says what differs.
 
     Args:
-        input_shape: `(height, width, channels)`, at least 4 x 4. The
-            network was designed for 32 x 32. It ends in global average pooling
-            and takes other sizes too.
+        input_shape: `(height, width, channels)`, designed for 32 x 32; any
+            size from 4 x 4 works.
         classes: Number of classes, at least 2.
 
-    Returns:
-        `keras.Model` from scaled float images to float32 logits
-        `(batch, classes)`.
-
-    Raises:
-        ValueError: If `input_shape` or `classes` is invalid, or the images are
-            smaller than 4 x 4.
+    The result and the errors are as in `build_network`.
 
     Source: `preact_resnet164_cifar` in models/resnet_cifar.py of
     guoyurong0104/CRL-code @b66d835; He et al.,

@@ -16,12 +16,7 @@ def logistic(input_shape: Sequence[int], classes: int) -> keras.Model:
         input_shape: `(height, width, channels)`, any size.
         classes: Number of classes, at least 2.
 
-    Returns:
-        `keras.Model` from scaled float images to float32 logits
-        `(batch, classes)`.
-
-    Raises:
-        ValueError: If `input_shape` or `classes` is invalid.
+    The result and the errors are as in `build_network`.
 
     Example:
 
@@ -46,16 +41,7 @@ def mlp(input_shape: Sequence[int], classes: int) -> keras.Model:
     optimizer or epochs. Its error of 9.1 % is far above what such networks
     reach (below 2 %).
 
-    Args:
-        input_shape: `(height, width, channels)`, any size.
-        classes: Number of classes, at least 2.
-
-    Returns:
-        `keras.Model` from scaled float images to float32 logits
-        `(batch, classes)`.
-
-    Raises:
-        ValueError: If `input_shape` or `classes` is invalid.
+    Arguments, result and errors are as in `logistic`.
 
     Example:
 
@@ -89,13 +75,7 @@ def zhu2018(input_shape: Sequence[int], classes: int) -> keras.Model:
         input_shape: `(height, width, channels)`, at least 10 x 10.
         classes: Number of classes, at least 2.
 
-    Returns:
-        `keras.Model` from scaled float images to float32 logits
-        `(batch, classes)`.
-
-    Raises:
-        ValueError: If `input_shape` or `classes` is invalid, or the images are
-            smaller than 10 x 10.
+    The result and the errors are as in `build_network`.
 
     Example:
 

@@ -26,24 +26,15 @@ def vgg16(input_shape: Sequence[int], classes: int) -> keras.Model:
     outputs only.
 
     As in PyTorch, batch normalisation has momentum 0.9 and epsilon 1e-5, and
-    weights and biases start from `U(+-1 / sqrt(fan_in))`. Two differences
-    remain. Keras's running variance uses the variance of the batch, and
-    PyTorch's running variance its unbiased estimate. The paper used PyTorch
-    1.0, where the scales of batch normalisation started from `U(0, 1)`; here,
-    and in PyTorch since 1.2, they start as 1.
+    weights and biases start from `U(+-1 / sqrt(fan_in))`. `build_network` says
+    what differs.
 
     Args:
         input_shape: `(height, width, channels)`, at least 32 x 32. The five
             poolings reduce 32 x 32 to one pixel; a larger map is averaged.
         classes: Number of classes, at least 2.
 
-    Returns:
-        `keras.Model` from scaled float images to float32 logits
-        `(batch, classes)`.
-
-    Raises:
-        ValueError: If `input_shape` or `classes` is invalid, or the images are
-            smaller than 32 x 32.
+    The result and the errors are as in `build_network`.
 
     Source: models/vgg.py of guoyurong0104/CRL-code @b66d835, the same as in
     kuangliu/pytorch-cifar; Simonyan and Zisserman,
@@ -58,17 +49,7 @@ def vgg19(input_shape: Sequence[int], classes: int) -> keras.Model:
 
     It has 20,040,522 trainable parameters at 10 classes and 20,086,692 at 100.
 
-    Args:
-        input_shape: As in `vgg16`.
-        classes: As in `vgg16`.
-
-    Returns:
-        As `vgg16`.
-
-    Raises:
-        ValueError: As in `vgg16`.
-
-    Source: as `vgg16`.
+    Arguments, result, errors and source are as in `vgg16`.
     """
     check_shape("vgg19", input_shape, classes, smallest=32)
     return _vgg(input_shape, classes, (2, 2, 4, 4, 4), WIDTHS, "vgg19")

@@ -324,13 +324,10 @@ def differences(group, styles):
         axes.set_ylim(len(compared) - 0.5, -0.5)
         axes.margins(x=0.08)
         axes.set_yticks(range(len(compared)), [_two_lines(c) for c in compared])
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        axes.grid(axis="x", color=GRID, lw=0.6)
-        axes.set_axisbelow(True)
-        axes.set_xlabel(
+        label_differences(
+            axes,
             f"error minus {baseline}'s [percentage points]\n"
-            f"left of 0: fewer errors than {baseline}"
+            f"left of 0: fewer errors than {baseline}",
         )
     caption = (
         "Large point: mean over the seeds. Bar: its 95% confidence interval "
@@ -338,6 +335,15 @@ def differences(group, styles):
         "no difference is shown. Small points: the seeds."
     )
     return Figure(title, drawn.svg, caption + _not_drawn(apart))
+
+
+def label_differences(axes, label):
+    """Draws a grid and a label below, for a list of differences."""
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x", color=GRID, lw=0.6)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(label)
 
 
 def reliability(group, method, styles):

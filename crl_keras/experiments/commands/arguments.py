@@ -397,6 +397,22 @@ def _together(text):
     return int(text)
 
 
+def add_reader(data):
+    """Adds the arguments for reading image files."""
+    data.add_argument(
+        "--reader",
+        default="auto",
+        choices=READERS,
+        help="library that decodes the images (tf.data if TensorFlow is\n"
+        "installed, otherwise pillow)",
+    )
+    data.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out images that cannot be read, with a warning",
+    )
+
+
 def _add_data(data, lists):
     data.add_argument(
         "--data-dir", help="local folder or archive of the data set"
@@ -414,24 +430,13 @@ def _add_data(data, lists):
         action="store_true",
         help="cut images to the bounding boxes of their objects",
     )
-    data.add_argument(
-        "--reader",
-        default="auto",
-        choices=READERS,
-        help="library that decodes the images (tf.data if TensorFlow is\n"
-        "installed, otherwise pillow)",
-    )
+    add_reader(data)
     data.add_argument(
         "--held-out",
         type=float,
         default=0.1,
         help="share of the training images for validation and for fitting a\n"
         "temperature (0.1; a folder val beside train and test replaces it)",
-    )
-    data.add_argument(
-        "--skip-unreadable",
-        action="store_true",
-        help="leave out images that cannot be read, with a warning",
     )
     data.add_argument(
         "--train-limit", type=int, help="maximum number of training images"

@@ -10,6 +10,7 @@ import textwrap
 import warnings
 
 from crl_keras.experiments.commands.arguments import add_devices
+from crl_keras.experiments.commands.arguments import add_reader
 from crl_keras.experiments.commands.arguments import add_records
 from crl_keras.experiments.commands.arguments import new_parser
 from crl_keras.experiments.commands.plans import resolve_together
@@ -21,7 +22,6 @@ from crl_keras.experiments.data.digit_files import write_digit_files
 from crl_keras.experiments.data.image_files import IncompleteDataWarning
 from crl_keras.experiments.data.named import BUILT_IN
 from crl_keras.experiments.data.sources import FILE_SETS
-from crl_keras.experiments.data.sources import READERS
 from crl_keras.experiments.paper import costs
 from crl_keras.experiments.paper.tables import FIGURES
 from crl_keras.experiments.paper.tables import SCALES
@@ -89,31 +89,18 @@ def paper_parser(description):
         "with measure: names of networks",
     )
     _add_open(parser.add_argument_group("what the paper leaves open"))
-    _add_data(parser.add_argument_group("data"))
-    add_devices(parser.add_argument_group("devices"))
-    where = parser.add_argument_group("records")
-    add_records(where, "runs/paper-SCALE")
-    _add_costs(parser.add_argument_group("costs"))
-    return parser
-
-
-def _add_data(data):
+    data = parser.add_argument_group("data")
     data.add_argument(
         "--data-dir",
         help="folder with your copies of the data: cifar10.tar.gz, svhn/,\n"
         "cub/, cars/, adience/ and so on",
     )
-    data.add_argument(
-        "--reader",
-        default="auto",
-        choices=READERS,
-        help="library that decodes image files (auto)",
-    )
-    data.add_argument(
-        "--skip-unreadable",
-        action="store_true",
-        help="leave out image files that cannot be read, with a warning",
-    )
+    add_reader(data)
+    add_devices(parser.add_argument_group("devices"))
+    where = parser.add_argument_group("records")
+    add_records(where, "runs/paper-SCALE")
+    _add_costs(parser.add_argument_group("costs"))
+    return parser
 
 
 def _add_costs(cost):

@@ -105,13 +105,8 @@ class FileSplit:
 class FileDataset(PickedSet):
     """A classification data set of image files.
 
-    Attributes:
-        train, test, held_out: `FileSplit`; `held_out` may be None. The other
-            attributes are as in `PickedSet`.
-
-    Raises:
-        ValueError: as `PickedSet`; also if an image occurs twice, or only some
-            splits have boxes.
+    The attributes are those of `PickedSet`, its splits `FileSplit`. ValueError
+    also if an image occurs twice, or only some splits have boxes.
 
     >>> train = FileSplit(["/a/1.jpg", "/a/2.jpg"], [0, 1])
     >>> test = FileSplit(["/b/1.jpg", "/b/2.jpg"], [0, 1])

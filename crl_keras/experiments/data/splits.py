@@ -193,13 +193,8 @@ class PickedSet:
 class Dataset(PickedSet):
     """A classification data set in memory.
 
-    Attributes:
-        train, test, held_out: `Split`; `held_out` may be None. The other
-            attributes are as in `PickedSet`.
-
-    Raises:
-        ValueError: as `PickedSet`; also if the images of the splits differ in
-            shape.
+    The attributes are those of `PickedSet`, its splits `Split`. ValueError also
+    if the images of the splits differ in shape.
     """
 
     kind = "memory"

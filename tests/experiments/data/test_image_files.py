@@ -346,27 +346,24 @@ def test_an_archive_of_something_else(tmp_path):
     assert not (tmp_path / ".pets.unpacking").exists()
 
 
-def test_a_full_disk_is_called_by_its_name(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "step,error,words",
+    [
+        ((tarfile.TarFile, "extract"), OSError(28, "No space"), "No space"),
+        ((pathlib.Path, "mkdir"), PermissionError(13, "No"), "it elsewhere"),
+    ],
+    ids=["a full disk", "a folder that cannot be written to"],
+)
+def test_the_disk_says_no(tmp_path, monkeypatch, step, error, words):
     archive = pack(tmp_path / "pets.tgz", FILES)
 
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
+    def fail(*args, **kwargs):
+        raise error
 
-    monkeypatch.setattr(tarfile.TarFile, "extract", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(*step, fail)
+    with pytest.raises(type(error), match=words):
         unpacked(archive, "pets")
     assert not (tmp_path / ".pets.unpacking").exists()
-
-
-def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
-    archive = pack(tmp_path / "pets.tgz", FILES)
-
-    def denied(*args, **kwargs):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(pathlib.Path, "mkdir", denied)
-    with pytest.raises(PermissionError, match="Unpack it elsewhere"):
-        unpacked(archive, "pets")
 
 
 def test_an_old_python_is_told(tmp_path, monkeypatch):
