@@ -4,10 +4,13 @@
 # Also: make docs, make benchmark, make lint.
 
 PYTHON ?= python3
-PIP_OPTIONS := --disable-pip-version-check --constraint constraints.txt
+PIP := -m pip install --disable-pip-version-check --no-compile
 export TF_CPP_MIN_LOG_LEVEL ?= 2
-# The two environments of `make test` are made side by side.
+# The two environments of `make test` are made side by side. Python compiles a
+# module when it is first used: pip would compile all of TensorFlow and PyTorch,
+# which takes as long as unpacking them.
 MAKEFLAGS += --jobs=2
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test docs benchmark lint clean
 
@@ -47,13 +50,13 @@ clean:
 # The demo needs one backend; JAX is the smallest to install.
 .venv/demo/ready: constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv/demo
-	.venv/demo/bin/python -m pip install $(PIP_OPTIONS) \
+	.venv/demo/bin/python $(PIP) --constraint constraints.txt \
 	    --editable ".[jax,experiments]"
 	touch $@
 
 .venv/test/ready: constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv/test
-	.venv/test/bin/python -m pip install $(PIP_OPTIONS) \
+	.venv/test/bin/python $(PIP) --constraint constraints.txt \
 	    keras tensorflow-cpu jax torch keras-cv \
 	    argcomplete filelock importlib_resources jinja2 matplotlib \
 	    opencv-python-headless pandas pillow pillow-heif ray rich \
@@ -61,7 +64,7 @@ clean:
 	    tensorflow-datasets \
 	    build codespell mypy pytest pytest-xdist ruff setuptools twine
 	# KerasHub asks for tensorflow-text, which brings a second TensorFlow.
-	.venv/test/bin/python -m pip install $(PIP_OPTIONS) --no-deps \
+	.venv/test/bin/python $(PIP) --constraint constraints.txt --no-deps \
 	    keras-hub safetensors sentencepiece tokenizers
 	touch $@
 
@@ -69,14 +72,14 @@ clean:
 # without CUDA are not on PyPI.
 .venv/oldest/ready: pyproject.toml
 	$(PYTHON) -m venv .venv/oldest
-	.venv/oldest/bin/python -m pip install --disable-pip-version-check \
+	.venv/oldest/bin/python $(PIP) \
 	    keras==3.8.0 jax==0.5.3 jaxlib==0.5.3 tensorflow-cpu==2.18.0 \
 	    pytest pytest-xdist
 	touch $@
 
 .venv/docs/ready: constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv/docs
-	.venv/docs/bin/python -m pip install $(PIP_OPTIONS) \
+	.venv/docs/bin/python $(PIP) --constraint constraints.txt \
 	    --editable ".[jax,experiments]" \
 	    ipykernel l2m4m mkdocs-material "mkdocstrings[python]" \
 	    nbclient nbformat ruff
@@ -89,11 +92,9 @@ SOURCES := $(shell find crl_keras -type f -not -name "*.pyc") pyproject.toml REA
 	rm -rf build dist
 	.venv/test/bin/python -m build --no-isolation --outdir dist .
 	.venv/test/bin/twine check --strict dist/*
-	.venv/test/bin/python -m pip install --disable-pip-version-check \
-	    --no-deps --force-reinstall dist/*.whl
+	.venv/test/bin/python $(PIP) --no-deps --force-reinstall dist/*.whl
 	touch $@
 
 .venv/oldest/wheel: .venv/oldest/ready .venv/test/wheel
-	.venv/oldest/bin/python -m pip install --disable-pip-version-check \
-	    --no-deps --force-reinstall dist/*.whl
+	.venv/oldest/bin/python $(PIP) --no-deps --force-reinstall dist/*.whl
 	touch $@

@@ -6,17 +6,21 @@ import pathlib
 import runpy
 import sys
 
-# JAX optimizes what these compile: they compare with float64, or compute more
-# than they compile.
+# What compares numbers with float64, or computes more than it compiles:
+# run_backends.py has XLA optimize these tests alone.
 OPTIMIZED = {
-    "losses",
-    "methods",
     "test_batch_norm",
     "test_calibration",
-    "test_layers",
-    "test_metrics",
+    "test_compared",
+    "test_compiled",
+    "test_identities",
+    "test_large_margin",
+    "test_masked",
+    "test_only_jax",
+    "test_values",
 }
-EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+TESTS = pathlib.Path(__file__).parent
+EXAMPLES = TESTS.parent / "examples"
 BACKEND = os.environ.get("KERAS_BACKEND")
 if BACKEND not in ("tensorflow", "jax", "torch"):
     raise RuntimeError(
@@ -24,7 +28,10 @@ if BACKEND not in ("tensorflow", "jax", "torch"):
         f"{BACKEND!r}: run `make test`, or python tests/run_backends.py"
     )
 # Two devices on the CPU, for the tests of distributed training.
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=2"
+)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
@@ -49,9 +56,18 @@ if BACKEND == "tensorflow":
 
 
 def pytest_configure(config):
-    config.addinivalue_line(
-        "markers", "once: does not depend on the backend, run with the first"
-    )
+    for line in (
+        "once: does not depend on the backend, run with the first",
+        "optimized: XLA optimizes what it compiles",
+    ):
+        config.addinivalue_line("markers", line)
+
+
+@pytest.hookimpl(tryfirst=True)  # Before -m chooses.
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem in OPTIMIZED:
+            item.add_marker("optimized")
 
 
 def pytest_report_header():
@@ -67,19 +83,6 @@ def imported_for_good():
     keras.utils.set_random_seed(0)  # This imports TensorFlow.
     gc.collect()
     gc.freeze()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiled_quickly(request):
-    """Half of the time on JAX was compiling networks that train a few steps."""
-    if BACKEND == "jax":
-        import jax
-
-        here = request.path.relative_to(pathlib.Path(__file__).parent)
-        quickly = OPTIMIZED.isdisjoint(here.with_suffix("").parts)
-        jax.config.update("jax_disable_most_optimizations", quickly)
-        # Of processes that a test starts, whose numbers are to be the same.
-        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(quickly))
 
 
 @pytest.fixture(autouse=True)

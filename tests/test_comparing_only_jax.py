@@ -20,7 +20,9 @@ def build_model():
     return keras.Sequential(
         [
             keras.Input((6,)),
-            keras.layers.Dense(8, kernel_regularizer="l2"),
+            # With a bias, rounding would decide the steps of Adam: the
+            # normalisation takes its gradient away.
+            keras.layers.Dense(8, use_bias=False, kernel_regularizer="l2"),
             keras.layers.BatchNormalization(),
             keras.layers.Dropout(0.2),
             keras.layers.Dense(3),
