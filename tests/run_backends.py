@@ -32,8 +32,8 @@ QUICK = {
     "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
 }
 # The runs of each backend: the mark of its tests, and their environment. On
-# PyTorch it is for the scripts that tests start on JAX. Tests marked `once` need
-# nothing compiled: they are quickest on PyTorch.
+# PyTorch it is for the scripts that tests start on JAX. Tests marked `once`
+# need nothing compiled: they are quickest on PyTorch.
 RUNS = {
     "torch": [("", QUICK)],
     "jax": [("optimized", {}), ("not optimized", QUICK)],
