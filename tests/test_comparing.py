@@ -65,6 +65,7 @@ def by_label(comparison):
     return dict(zip(labels, found, strict=True))
 
 
+@pytest.mark.once
 def test_the_numbers_of_the_command_line(tmp_path, script):
     code, _, error = script(
         "compare_losses.py",
@@ -165,7 +166,9 @@ class Batches(keras.utils.PyDataset):
         return (x, y, np.arange(16.0) % 2) if self.weighted else (x, y)
 
 
-@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize(
+    "soft", [False, pytest.param(True, marks=pytest.mark.once)]
+)
 def test_the_effect_is_split_and_each_loss_has_its_rate(soft):
     """Of a loss that is an object, and of one that is a name."""
     labels = 0.8 * np.eye(3)[Y] + 0.2 / 3 if soft else Y
@@ -258,6 +261,7 @@ def test_a_pipeline_is_read_in_its_own_order(pipeline):
     assert note.endswith("All losses of a seed saw the same batches.")
 
 
+@pytest.mark.once
 def test_a_pipeline_that_shuffles_itself():
     """A function of the seed makes pairs of it; the test may not do it."""
 
@@ -297,6 +301,7 @@ def test_a_pipeline_that_shuffles_itself():
         )
 
 
+@pytest.mark.once  # test_runs.py goes on with runs on every backend.
 def test_stopped_and_given_again(tmp_path, monkeypatch):
     def model():
         return keras.Sequential(
@@ -413,6 +418,7 @@ def report_text(comparison, path):
     return re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL)
 
 
+@pytest.mark.once
 def test_a_report_on_one_loss_calls_the_data_samples(tmp_path):
     found = compare_losses(
         build_model,

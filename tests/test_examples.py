@@ -128,6 +128,7 @@ def test_the_quick_start_without_scikit_learn():
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.once  # The quickstart trains on every backend.
 def test_compare_losses_and_again(tmp_path, script):
     command = [*SMALL, "--seeds", "1", "--output", "out"]
     first = run("compare_losses.py", *command, cwd=tmp_path).stdout

@@ -146,6 +146,7 @@ def test_the_command_killed_and_given_again(tmp_path):
     assert float(found[0][0]) == pytest.approx(100 * max(p / p.sum()), abs=0.1)
 
 
+@once  # What pairs folds sees records alone.
 def test_adience_is_paired_by_fold(tmp_path, tiny_network):
     files = disk_layouts.adience_files()
     folder = disk_layouts.write(tmp_path / "adience", files)

@@ -185,21 +185,20 @@ def prepared(name, files):
     return prepare
 
 
+@pytest.mark.once  # test_finetune.py trains on a set of TFDS on every backend.
 @pytest.mark.parametrize(
     "dataset, prepare, fold",
     [
         ("cub", prepared_birds, None),
-        pytest.param(
+        (
             "cars",
             prepared("stanford_cars", disk_layouts.cars_layouts()["car_ims"]),
             None,
-            marks=pytest.mark.once,
         ),
-        pytest.param(
+        (
             "adience",
             prepared("adience/fold_2", disk_layouts.adience_files()),
             2,
-            marks=pytest.mark.once,
         ),
     ],
 )
