@@ -1,10 +1,15 @@
 """One backend per process: KERAS_BACKEND, set by tests/run_backends.py."""
 
+import functools
 import gc
+import importlib.metadata
 import os
 import pathlib
 import runpy
 import sys
+
+import numpy as np
+import pytest
 
 # What compares numbers with float64, or computes more than it compiles:
 # run_backends.py has XLA optimize these tests alone.
@@ -42,18 +47,6 @@ collect_ignore_glob = [
     if other != BACKEND
 ]
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-
-if BACKEND == "tensorflow":
-    import tensorflow as tf
-
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(
-        cpu, [tf.config.LogicalDeviceConfiguration()] * 2
-    )
-
 
 def pytest_configure(config):
     for line in (
@@ -71,7 +64,25 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_report_header():
-    return f"keras {keras.__version__} on {keras.backend.backend()}"
+    return f"keras {importlib.metadata.version('keras')} on {BACKEND}"
+
+
+def pytest_collectstart():
+    start_devices()
+
+
+# Not when this file is imported: the process that starts those of pytest-xdist
+# collects nothing, and would start them seconds later.
+@functools.cache
+def start_devices():
+    """Two devices on the CPU of TensorFlow, before the first test module."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+        )
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -80,6 +91,8 @@ def imported_for_good():
 
     It took 0.3 s, as it looked through all of TensorFlow and JAX.
     """
+    import keras
+
     keras.utils.set_random_seed(0)  # This imports TensorFlow.
     gc.collect()
     gc.freeze()
@@ -87,6 +100,8 @@ def imported_for_good():
 
 @pytest.fixture(autouse=True)
 def seed():
+    import keras
+
     keras.utils.set_random_seed(0)
 
 
@@ -121,6 +136,7 @@ def script(tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def no_draws(monkeypatch):
     """Weights of 0, made in no time, where a test is about sizes alone."""
+    import keras
 
     def zeros(self, shape, dtype=None):
         return np.zeros(shape, dtype)

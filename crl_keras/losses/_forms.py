@@ -56,15 +56,14 @@ def dense_losses(
     options = _validation.check_options(
         from_logits=from_logits, label_smoothing=label_smoothing, axis=axis
     )
-    y_true, y_pred = _tensor(y_true), _tensor(y_pred)
-    axis = _validation.class_axis(y_pred, options["axis"])
+    y_true, y_pred, axis = _tensors(y_true, y_pred, options["axis"])
     label_smoothing = options["label_smoothing"]
     _validation.check_dense_labels(
         y_true, y_pred, axis, function, label_smoothing
     )
     if has_keras_tensors(y_true, y_pred):
-        operation = LossOperation(function)
-        return operation(y_true, y_pred, **loss.parameters, **options)
+        options |= loss.parameters
+        return LossOperation(function)(y_true, y_pred, **options)
 
     y_pred, dtype = at_least_float32(y_pred)
     y_true = ops.cast(y_true, y_pred.dtype)
@@ -87,12 +86,11 @@ def sparse_losses(
     options = _validation.check_options(
         from_logits=from_logits, ignore_class=ignore_class, axis=axis
     )
-    y_true, y_pred = _tensor(y_true), _tensor(y_pred)
-    axis = _validation.class_axis(y_pred, options["axis"])
+    y_true, y_pred, axis = _tensors(y_true, y_pred, options["axis"])
     _validation.check_sparse_labels(y_true, y_pred, axis, function)
     if has_keras_tensors(y_true, y_pred):
-        operation = LossOperation(function)
-        return operation(y_true, y_pred, **loss.parameters, **options)
+        options |= loss.parameters
+        return LossOperation(function)(y_true, y_pred, **options)
 
     labels = _validation.integer_labels(y_true, y_pred, axis)
     y_pred, dtype = at_least_float32(y_pred)
@@ -117,8 +115,13 @@ def at_least_float32(x):
     return ops.cast(x, "float64" if dtype == "float64" else "float32"), dtype
 
 
-def _tensor(x):
-    return x if has_keras_tensors(x) else ops.convert_to_tensor(x)
+def _tensors(y_true, y_pred, axis):
+    """Both as tensors, and the axis counted from the front."""
+    y_true, y_pred = (
+        x if has_keras_tensors(x) else ops.convert_to_tensor(x)
+        for x in (y_true, y_pred)
+    )
+    return y_true, y_pred, _validation.class_axis(y_pred, axis)
 
 
 def _of_any(function, labels, y_pred, from_logits, axis):

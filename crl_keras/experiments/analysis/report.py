@@ -432,19 +432,15 @@ def _method_pictures(group):
 
 def _picture(shown):
     heat = shown.heat
-    return dict(
-        name=shown.name,
-        truth=shown.truth,
-        predicted=shown.predicted,
-        confidence=shown.confidence,
-        of_truth=shown.of_truth,
-        right=shown.truth == shown.predicted,
-        image=pictures.data_uri(shown.pixels),
-        small=max(shown.pixels.shape[:2]) <= pictures.SMALL,
-        heat=None
-        if heat is None
-        else pictures.overlay_data_uri(shown.pixels, heat),
-    )
+    if heat is not None:
+        heat = pictures.overlay_data_uri(shown.pixels, heat)
+    return {
+        **vars(shown),
+        "right": shown.truth == shown.predicted,
+        "image": pictures.data_uri(shown.pixels),
+        "small": max(shown.pixels.shape[:2]) <= pictures.SMALL,
+        "heat": heat,
+    }
 
 
 def _disagreements(group):

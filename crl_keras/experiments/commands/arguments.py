@@ -140,12 +140,7 @@ def _add_losses(group, losses, seeds):
     group.add_argument(
         "--baseline", help="compare the other losses with this one (ce)"
     )
-    group.add_argument(
-        "--seeds", type=int, default=seeds, help=f"number of seeds ({seeds})"
-    )
-    group.add_argument(
-        "--first-seed", type=int, default=0, help="the lowest seed (0)"
-    )
+    add_seeds(group, seeds, str(seeds))
 
 
 def _add_common(parser, what, backbone_of, dataset=None, save_model=False):
@@ -174,6 +169,26 @@ def _add_training(how):
     how.add_argument(
         "--recipe", help="training recipe (one that suits the data set)"
     )
+    add_length(how)
+    _add_rates(how)
+    _add_layers(how)
+    _add_epochs(how)
+    _add_augmentation(how)
+    add_devices(how)
+
+
+def add_seeds(group, seeds, shown):
+    """Adds the arguments for seeds; `shown` stands for the default in help."""
+    group.add_argument(
+        "--seeds", type=int, default=seeds, help=f"number of seeds ({shown})"
+    )
+    group.add_argument(
+        "--first-seed", type=int, default=0, help="the lowest seed (0)"
+    )
+
+
+def add_length(how):
+    """Adds the arguments that recipes of every data set have."""
     how.add_argument(
         "--epochs", type=int, help="number of epochs (the recipe's)"
     )
@@ -187,19 +202,15 @@ def _add_training(how):
         type=int,
         help="split each batch into this number of parts, for a small device",
     )
-    _add_rates(how)
-    _add_layers(how)
-    _add_epochs(how)
-    _add_augmentation(how)
-    add_devices(how)
-
-
-def _add_rates(how):
     how.add_argument(
         "--weight-decay",
         type=float,
-        help="weight decay of SGD, coupled with the momentum as in PyTorch",
+        help="weight decay of SGD, coupled with the momentum as in PyTorch\n"
+        "(the recipe's)",
     )
+
+
+def _add_rates(how):
     how.add_argument(
         "--learning-rates",
         nargs="+",

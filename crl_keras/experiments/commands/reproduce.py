@@ -10,8 +10,10 @@ import textwrap
 import warnings
 
 from crl_keras.experiments.commands.arguments import add_devices
+from crl_keras.experiments.commands.arguments import add_length
 from crl_keras.experiments.commands.arguments import add_reader
 from crl_keras.experiments.commands.arguments import add_records
+from crl_keras.experiments.commands.arguments import add_seeds
 from crl_keras.experiments.commands.arguments import new_parser
 from crl_keras.experiments.commands.plans import resolve_together
 from crl_keras.experiments.commands.running import errors_end_script
@@ -156,28 +158,10 @@ def _add_open(group):
         help='parameters of the losses of Table VI: "focal(gamma=1)"',
     )
     group.add_argument(
-        "--weight-decay", type=float, help="weight decay of SGD (1e-4)"
-    )
-    group.add_argument(
         "--learning-rate", type=float, help="learning rate (the recipe's)"
     )
-    group.add_argument(
-        "--epochs", type=int, help="number of epochs (the recipe's)"
-    )
-    group.add_argument(
-        "--batch-size", type=int, help="images in a batch (the recipe's)"
-    )
-    group.add_argument(
-        "--accumulate",
-        type=int,
-        help="split each batch into this number of parts, for a small device",
-    )
-    group.add_argument(
-        "--seeds", type=int, help="number of seeds (the scale's)"
-    )
-    group.add_argument(
-        "--first-seed", type=int, default=0, help="the lowest seed (0)"
-    )
+    add_length(group)
+    add_seeds(group, None, "the scale's")
 
 
 def run_paper(parser, name="reproduce", argv=None):
