@@ -1,6 +1,7 @@
 """Runs the tests once per backend, each in a process of its own.
 
-    python tests/run_backends.py [--backends jax,torch] [pytest arguments]
+    python tests/run_backends.py [--backends jax,torch] [--quick]
+        [pytest arguments]
 
 Fails if a backend cannot be imported: nothing is skipped. Tests marked `once`
 do not depend on the backend and run with the first.
@@ -25,8 +26,8 @@ THREADS = {
     "TF_NUM_INTRAOP_THREADS": "1",
     "NPROC": "1",  # The threads of JAX.
 }
-# Most of a test's time on JAX is compiling. Where it compares no numbers with
-# float64, XLA may compile worse code in a third of the time.
+# Most of a test's time on JAX is compiling. Where it is not about the numbers
+# of the loss, XLA may compile slower programs in a third of the time.
 QUICK = {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
@@ -76,6 +77,9 @@ def run(backend, marks, settings, pytest_arguments):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backends", default=",".join(RUNS))
+    parser.add_argument(
+        "--quick", action="store_true", help="on JAX, optimize no test"
+    )
     arguments, pytest_arguments = parser.parse_known_args()
     if not any((TESTS / name).exists() for name in pytest_arguments):
         pytest_arguments.append(".")
@@ -86,14 +90,17 @@ def main():
     for backend in backends:
         once = ["not once"] if backend != backends[0] else []
         none = 0
-        for mark, settings in RUNS[backend]:
+        runs = RUNS[backend]
+        if arguments.quick and backend == "jax":
+            runs = [("", QUICK)]
+        for mark, settings in runs:
             start = time.monotonic()
             marks = [*once, mark] if mark else once
             code, counts = run(backend, marks, settings, pytest_arguments)
             if code == pytest.ExitCode.NO_TESTS_COLLECTED:
                 none += 1
                 # An error only if no run of the backend has any.
-                code = code if none == len(RUNS[backend]) else 0
+                code = code if none == len(runs) else 0
             if code and not counts.get("failed") and not counts.get("error"):
                 counts["failed"] = 1
             seconds = time.monotonic() - start

@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -380,19 +381,20 @@ print(len(found.runs), "runs")
 
 
 @pytest.mark.once
-def test_killed_and_given_again_with_a_backbone_of_keras_hub(tmp_path):
+def test_killed_and_given_again_with_a_backbone_of_keras_hub(
+    tmp_path, monkeypatch, capsys
+):
     path = tmp_path / "compare.py"
     path.write_text(KILLED)
 
-    def start(output):
+    def start():
         return subprocess.Popen(
-            [sys.executable, str(path), str(tmp_path / output)],
+            [sys.executable, str(path), str(tmp_path / "killed")],
             stdout=subprocess.PIPE,
             text=True,
         )
 
-    whole = start("whole")
-    killed = start("killed")
+    killed = start()
     while not [*tmp_path.glob("killed/*/result.json")]:
         assert killed.poll() is None
         time.sleep(0.01)
@@ -400,9 +402,11 @@ def test_killed_and_given_again_with_a_backbone_of_keras_hub(tmp_path):
     killed.communicate()
     done = {p.parent.name for p in tmp_path.glob("killed/*/result.json")}
     assert 1 <= len(done) < 4
-    again, _ = start("killed").communicate()
-    assert whole.communicate()[0].endswith("4 runs\n")
+    again, _ = start().communicate()
     assert again.endswith("4 runs\n")
+    monkeypatch.setattr(sys, "argv", [str(path), str(tmp_path / "whole")])
+    runpy.run_path(str(path), run_name="__main__")
+    assert capsys.readouterr().out.endswith("4 runs\n")
     expected, found = (
         {r.config.run_id: r.logits()["test"] for r in read_records(folder)}
         for folder in (tmp_path / "whole", tmp_path / "killed")

@@ -113,15 +113,15 @@ def numbers(folder):
 
 
 @once  # test_runs.py kills runs on every backend.
-def test_the_command_killed_and_given_again(tmp_path):
+def test_the_command_killed_and_given_again(tmp_path, script):
     """KerasCV's ResNet-18 on birds, in half precision; then it is asked."""
     command = (
         "--backbone resnet18 --weights none --image-size 32 --epochs 3 "
         "--batch-size 6 --accumulate 2 --held-out 0 --head-epochs 1 "
         f"--precision mixed_float16 --data-dir {cub(tmp_path)}"
     ).split()
-    whole = start("finetune_cub.py", *command, "--output", "a", cwd=tmp_path)
-    assert "[1/1] cub, keras_cv/resnet18, CRL seed 0" in finished(whole)
+    whole = script("finetune_cub.py", *command, "--output", "a")[1]
+    assert "[1/1] cub, keras_cv/resnet18, CRL seed 0" in whole
     killed = start("finetune_cub.py", *command, "--output", "b", cwd=tmp_path)
     while killed.poll() is None and not [*tmp_path.glob("b/*/state.npz")]:
         time.sleep(0.01)
@@ -137,7 +137,7 @@ def test_the_command_killed_and_given_again(tmp_path):
     assert (tmp_path / "b" / "report" / "report.html").exists()
 
     image = next(tmp_path.glob("CUB_200_2011/images/001*/*_0001_*.jpg"))
-    out = finished(start("predict.py", "b", str(image), cwd=tmp_path))
+    out = script("predict.py", "b", str(image))[1]
     found = re.findall(r"([\d.]+)%  (\w+)", out)
     assert {name for _, name in found} == {*disk_layouts.BIRDS}
     assert sum(float(p) for p, _ in found) == pytest.approx(100, abs=0.05)
@@ -703,7 +703,7 @@ def test_no_tensorflow_is_needed(tmp_path, backend, library, backbone):
     for words in (
         ["finetune.py", "--library", library, "--backbone", backbone]
         + "--dataset folder:pets --weights none --image-size 32 --epochs 1 "
-        "--batch-size 4 --held-out 0 --output runs".split(),
+        "--batch-size 4 --held-out 0 --freeze-backbone --output runs".split(),
         ["predict.py", "runs", "pets/0/0.jpg"],
     ):
         command = ("-c", code, EXAMPLES / words[0], *words[1:])

@@ -1009,7 +1009,7 @@ def test_figs_4_and_5_show_agreement_and_disagreement(tmp_path):
     assert ">A1<" in maps.svg and ">7-8<" in maps.svg
 
 
-def test_a_small_table_is_run_resumed_and_reported(tmp_path):
+def test_a_small_table_is_run_resumed_and_reported(tmp_path, script):
     command = ["table4", "--scale", "smoke", "--only", "logistic"]
     first = python(REPRODUCE, *command, cwd=tmp_path).stdout
     assert "[4/4] digits, logistic" in first and "no result" in first
@@ -1019,7 +1019,7 @@ def test_a_small_table_is_run_resumed_and_reported(tmp_path):
     # Two seeds of two losses; the first is to be done again.
     results[0].unlink()
     stamps = {p: p.stat().st_mtime_ns for p in results[1:]}
-    again = python(REPRODUCE, *command, cwd=tmp_path).stdout
+    again = script(REPRODUCE.name, *command)[1]
     assert "3 of 4 runs are done already" in again and results[0].exists()
     assert stamps == {p: p.stat().st_mtime_ns for p in stamps}
 

@@ -124,6 +124,7 @@ def config_of(mode, network="keras_cv/resnet18", **changes):
     return RunConfig("tints", network, "ce", recipe, 0, backend=BACKEND)
 
 
+@pytest.mark.once  # Other networks recompute theirs on every backend, below.
 def test_what_training_has_learnt_the_test_shows(tints, tmp_path):
     """KerasCV's momentum of 0.99 leaves the averages near their start: with
     "moving" the test error is 43 to 67 %."""

@@ -234,7 +234,7 @@ def test_a_killed_sweep_goes_on(tmp_path):
     kills, finished = 0, {}
     while plan.pending():
         process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        if kills < 3:
+        if kills < 2:
             # Once it trains: its start takes seconds.
             wait_for_an_epoch(plan, process)
             time.sleep(chance.uniform(0, 1.0))
@@ -298,6 +298,7 @@ def test_a_loss_that_is_nan_ends_its_run_and_no_other(tmp_path, monkeypatch):
     assert not make_plan(tmp_path).pending()  # It is not tried again.
 
 
+@pytest.mark.once  # Killed processes go on with equal numbers on every backend.
 def test_workers_make_the_same_records(tmp_path):
     alone = run(make_plan(tmp_path / "alone", seeds=2, epochs=2))
     plan = make_plan(tmp_path / "workers", seeds=2, epochs=2)
