@@ -19,8 +19,8 @@ on another backend than the model was trained on:
 
 import _backend  # noqa: F401  Before Keras is imported.
 
-from crl_keras.experiments.commands.export import parser
-from crl_keras.experiments.commands.export import run
+from crl_keras.experiments.commands.export import export_parser
+from crl_keras.experiments.commands.export import run_export
 
 if __name__ == "__main__":
-    run(parser(__doc__))
+    run_export(export_parser(__doc__))

@@ -17,8 +17,8 @@ behind the softmax of a model trained with CRL (see docs/calibration.md).
 
 import _backend  # noqa: F401  Before Keras is imported.
 
-from crl_keras.experiments.commands.predict import parser
-from crl_keras.experiments.commands.predict import run
+from crl_keras.experiments.commands.predict import predict_parser
+from crl_keras.experiments.commands.predict import run_predict
 
 if __name__ == "__main__":
-    run(parser(__doc__))
+    run_predict(predict_parser(__doc__))

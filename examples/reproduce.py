@@ -14,8 +14,8 @@ runs that they have in common. docs/reproduction.md explains the rest.
 
 import _backend  # noqa: F401  Before Keras is imported.
 
-from crl_keras.experiments.commands.reproduce import paper_parser
-from crl_keras.experiments.commands.reproduce import run_paper
+from crl_keras.experiments.commands.reproduce import reproduce_parser
+from crl_keras.experiments.commands.reproduce import run_reproduce
 
 if __name__ == "__main__":
-    run_paper(paper_parser(__doc__))
+    run_reproduce(reproduce_parser(__doc__))

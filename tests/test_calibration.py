@@ -298,7 +298,7 @@ def test_probabilities_are_normalised():
 
 @pytest.mark.parametrize("from_logits", [False, True])
 @pytest.mark.parametrize("beta", [0.0, 1.0])
-@pytest.mark.parametrize("axis", [0, 1, 2, 3, -1, -2, -4])
+@pytest.mark.parametrize("axis", [0, 2, -1, -3])
 def test_axis(axis, beta, from_logits):
     rng = np.random.default_rng(6)
     x = rng.normal(size=(2, 3, 4, 5)).astype("float32")

@@ -121,16 +121,24 @@ def compiled_model(form):
     return model, y_true
 
 
-# One-hot labels have one layout. What fit does on PyTorch is "auto".
-@pytest.mark.parametrize(
-    "form, column", [("dense", False), ("sparse", False), ("sparse", True)]
-)
-@ALPHAS
+# What fit does on PyTorch is "auto".
 @pytest.mark.parametrize(
     "jit_compile", ["auto"] if BACKEND == "torch" else [True, False]
 )
-def test_fit(form, alpha, jit_compile, column):
-    x = RNG.normal(size=(50, 6)).astype("float32")
+@ALPHAS
+@FORMS
+def test_fit(form, alpha, jit_compile):
+    check_fit(form, alpha, jit_compile, samples=48)
+
+
+@FORMS
+def test_fit_ends_an_epoch_with_a_smaller_batch(form):
+    """Of 2; integer labels are a column."""
+    check_fit(form, 1.5, "auto", samples=50, column=form == "sparse")
+
+
+def check_fit(form, alpha, jit_compile, samples, column=False):
+    x = RNG.normal(size=(samples, 6)).astype("float32")
     labels = (x[:, :5]).argmax(axis=1)
     loss, _ = make(form, alpha)
     y_true = np.eye(5)[labels] if form == "dense" else labels
@@ -141,7 +149,7 @@ def test_fit(form, alpha, jit_compile, column):
     history = model.fit(
         x,
         y_true,
-        batch_size=16,  # The last batch has 2.
+        batch_size=16,
         epochs=8,
         validation_data=(x, y_true),
         class_weight=None if form == "dense" else {0: 2.0, 1: 1.0, 2: 0.5},

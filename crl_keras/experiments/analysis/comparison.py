@@ -355,7 +355,7 @@ def _own_rate_group(family, baseline, chosen, by_seed):
         baseline=order[0],
         losses=losses,
         comparisons=comparisons,
-        notes=notes + group_notes(losses, comparisons, None),
+        notes=(*notes, *group_notes(losses, comparisons, None)),
         own_rates=chosen,
     )
 
@@ -396,7 +396,7 @@ def _make_group(title, records, baseline, count):
         baseline=baseline,
         losses=losses,
         comparisons=comparisons,
-        notes=group_notes(losses, comparisons, asked_for),
+        notes=tuple(group_notes(losses, comparisons, asked_for)),
     )
 
 
@@ -520,16 +520,7 @@ def tested(of_loss, of_baseline, unpaired):
         return results.PairedTTest(0, None, None, None, None, None, None, note)
     numbers = [x for s in both for x in (s.mean, s.std, s.n)]
     welch = statistics.welch_t_from_summary(*numbers)
-    return results.PairedTTest(
-        n,
-        welch.mean_difference,
-        None,
-        welch.ci,
-        welch.t,
-        welch.df,
-        welch.p,
-        welch.note,
-    )
+    return results.PairedTTest(n=n, std_difference=None, **vars(welch))
 
 
 def _compare_pair(result, baseline):

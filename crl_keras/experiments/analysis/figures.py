@@ -5,11 +5,14 @@ colour, dash and marker in a whole report. Dash and marker distinguish losses
 in grey print. The same records give the same bytes.
 """
 
+import contextlib
 import dataclasses
 import html
 import io
 import re
+import types
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 
@@ -68,8 +71,7 @@ SETTINGS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Style:
+class Style(NamedTuple):
     """How a loss is drawn.
 
     Attributes:
@@ -91,13 +93,13 @@ class Figure:
         title: a short title.
         svg: an <svg> element; `title` is its name for screen readers.
         caption: explains the lines, bands and points.
-        wide: whether it takes a whole row of a report.
+        png: bytes of a PNG, for a figure of the paper.
     """
 
     title: str
     svg: str
     caption: str
-    wide: bool = False
+    png: bytes | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,34 +152,20 @@ def loss_styles(families):
 def error_curves(group, styles):
     """Draws the smoothed test error over the epochs, or None without runs."""
     curves = {
-        result.loss: _test_errors(result.records)
+        result.loss: test_errors(result.records)
         for result in group.losses
         if result.records and result.records[0].history
     }
     if not curves:
         return None
-    epochs = next(iter(curves.values())).shape[1]
+    epochs = max(errors.shape[1] for errors in curves.values())
     window = smoothing_window(epochs)
     title = "Test error over the epochs"
-    with _drawing(WIDTH, 3.1, title) as drawn:
+    with drawing(WIDTH, 3.1, title) as drawn:
         axes, ends = drawn.axes, []
         for loss, errors in curves.items():
-            style = styles[loss]
-            smooth = 100 * smoothed(errors, window)
-            x = np.arange(1, smooth.shape[1] + 1)
-            mean = smooth.mean(axis=0)
-            axes.fill_between(
-                x,
-                smooth.min(axis=0),
-                smooth.max(axis=0),
-                color=style.color,
-                alpha=0.16,
-                linewidth=0,
-            )
-            axes.plot(x, mean, color=style.color, ls=style.dash, lw=1.7)
-            if len(x) == 1:
-                axes.plot(x, mean, style.marker, color=style.color)
-            ends.append((mean[-1], loss_label(loss), style.color))
+            last = draw_band(axes, 100 * smoothed(errors, window), styles[loss])
+            ends.append((last, loss_label(loss), styles[loss].color))
         axes.set_xlabel("epoch")
         axes.set_ylabel("test error [%]")
         axes.set_xlim(1, max(2, epochs))
@@ -213,24 +201,11 @@ def learning_curves(result, what):
     if not curves:
         return None
     title = f"{what.capitalize()} over the epochs"
-    with _drawing(WIDTH, 3.1, title) as drawn:
+    with drawing(WIDTH, 3.1, title) as drawn:
         axes, ends = drawn.axes, []
         for (part, values), style in zip(curves.items(), STYLES, strict=False):
-            color, dash, marker = style
-            x = np.arange(1, values.shape[1] + 1)
-            mean = values.mean(axis=0)
-            axes.fill_between(
-                x,
-                values.min(axis=0),
-                values.max(axis=0),
-                color=color,
-                alpha=0.16,
-                linewidth=0,
-            )
-            axes.plot(x, mean, color=color, ls=dash, lw=1.7)
-            if len(x) == 1:
-                axes.plot(x, mean, marker, color=color)
-            ends.append((mean[-1], part.replace("_", " "), color))
+            last = draw_band(axes, values, style)
+            ends.append((last, part.replace("_", " "), style[0]))
         axes.set_xlabel("epoch")
         axes.set_ylabel("error [%]" if what == "error" else "loss")
         axes.set_xlim(1, max(2, max(v.shape[1] for v in curves.values())))
@@ -240,6 +215,20 @@ def learning_curves(result, what):
     if len(result.records) > 1:
         caption += "; mean over the runs, from the lowest to the highest"
     return Figure(title, drawn.svg, f"{caption}.")
+
+
+def draw_band(axes, values, style, label=None):
+    """Draws the mean and the range of runs, `[runs, epochs]`.
+
+    Returns the last mean.
+    """
+    color, dash, marker = style
+    x, mean = np.arange(1, values.shape[1] + 1), values.mean(axis=0)
+    low, high = values.min(axis=0), values.max(axis=0)
+    axes.fill_between(x, low, high, color=color, alpha=0.16, lw=0)
+    marker = marker if len(x) == 1 else None
+    axes.plot(x, mean, color=color, ls=dash, lw=1.7, marker=marker, label=label)
+    return mean[-1]
 
 
 def _parts(records, column):
@@ -272,7 +261,7 @@ def seed_strip(group, styles):
     }
     results = [r for r in results if r.loss not in far]
     title = "Every run, joined by seed"
-    with _drawing(WIDTH, 3.1, title) as drawn:
+    with drawing(WIDTH, 3.1, title) as drawn:
         axes = drawn.axes
         for seed in sorted({s for r in results for s in r.seeds}):
             found = [
@@ -316,7 +305,7 @@ def differences(group, styles):
     compared = [c for c in compared if c.loss not in far]
     baseline = loss_label(group.baseline)
     title = f"Difference to {baseline}"
-    with _drawing(WIDTH, 1.1 + 0.55 * len(compared), title) as drawn:
+    with drawing(WIDTH, 1.1 + 0.55 * len(compared), title) as drawn:
         axes = drawn.axes
         axes.axvline(0, color=INK, lw=1)
         for y, c in enumerate(compared):
@@ -364,7 +353,7 @@ def reliability(group, method, styles):
     )
     start = np.floor(10 * min(lowest, 0.9)) / 10
     title = f"Reliability, {method}"
-    with _drawing(WIDTH, 3.9, title) as drawn:
+    with drawing(WIDTH, 3.9, title) as drawn:
         axes = drawn.axes
         axes.plot([start, 1], [start, 1], color=FAINT, lw=0.9)
         for row in rows:
@@ -464,7 +453,7 @@ def rate_figure(family, styles):
     }
     found = {loss: x for loss, x in found.items() if loss not in far}
     title = "Error by learning rate"
-    with _drawing(WIDTH, 3.1, title) as drawn:
+    with drawing(WIDTH, 3.1, title) as drawn:
         axes, ends = drawn.axes, []
         for i, (loss, (rates, mean, std)) in enumerate(found.items()):
             style = styles[loss]
@@ -514,7 +503,7 @@ def _effect_figure(found):
     title = f"Steps or weighting: {found[0].label}"
     names = {"step": "steps", "weighting": "weighting", "total": "together"}
     parts = dict(zip(names, (STYLES[2], STYLES[1], STYLES[0]), strict=True))
-    with _drawing(WIDTH, 3.1, title) as drawn:
+    with drawing(WIDTH, 3.1, title) as drawn:
         axes, ends = drawn.axes, []
         axes.axhline(0, color=FAINT, lw=0.8)
         for i, (part, (color, dash, marker)) in enumerate(parts.items()):
@@ -641,35 +630,34 @@ class Svg(str):
     """The text of an <svg> element; `figure` is its Matplotlib figure."""
 
 
-class _drawing:
-    """A context with `axes` to draw on; at its end it sets `svg`."""
+@contextlib.contextmanager
+def drawing(width, height, title, rows=1, columns=1, dpi=None):
+    """A context with `grid`, `[rows, columns]`, of axes to draw on.
 
-    def __init__(self, width, height, title):
-        matplotlib = require("matplotlib", "experiments")
-        figure = require("matplotlib.figure", "experiments")
-        self.title = title
-        self.settings = matplotlib.rc_context(
-            # With a salt, ids depend on the content and not on chance.
-            {**SETTINGS, "svg.hashsalt": title}
+    `axes` is the first of them. At its end it sets `svg`, and `png` if there
+    is a `dpi`.
+    """
+    matplotlib = require("matplotlib", "experiments")
+    new_figure = require("matplotlib.figure", "experiments").Figure
+    # With a salt, ids depend on the content and not on chance.
+    settings = {**SETTINGS, "svg.hashsalt": title}
+    with matplotlib.rc_context(settings):
+        figure = new_figure((width, height), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False)
+        drawn = types.SimpleNamespace(
+            figure=figure, grid=grid, axes=grid[0][0], png=None
         )
-        self.make = lambda: figure.Figure((width, height), layout="constrained")
-
-    def __enter__(self):
-        self.settings.__enter__()
-        self.figure = self.make()
-        self.axes = self.figure.add_subplot()
-        return self
-
-    def __exit__(self, *error):
-        try:
-            if error[0] is None:
-                # The SVG keeps text, so the browser has the missing glyphs.
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "Glyph .* missing")
-                    self.svg = Svg(svg_of(self.figure, self.title))
-                    self.svg.figure = self.figure
-        finally:
-            self.settings.__exit__(*error)
+        yield drawn
+        # The SVG keeps text, so the browser has the missing glyphs.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")
+            drawn.svg = Svg(svg_of(figure, title))
+        drawn.svg.figure = figure
+        if dpi:
+            buffer = io.BytesIO()
+            metadata = {"Software": None}
+            figure.savefig(buffer, format="png", dpi=dpi, metadata=metadata)
+            drawn.png = buffer.getvalue()
 
 
 def svg_of(figure, title):
@@ -687,7 +675,12 @@ def svg_of(figure, title):
     return svg.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)
 
 
-def _test_errors(records):
+def with_ids(svg, prefix):
+    """The <svg> element with a prefix before its ids."""
+    return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
+
+
+def test_errors(records):
     """Test errors `[runs, epochs]` of the epochs that all runs have."""
     return 1 - _column(records, "test_accuracy")
 
@@ -796,20 +789,12 @@ def _label_ends(axes, ends):
 
 def spread(places, gap):
     """Moves places at least `gap` apart and keeps order and centre."""
+    optimize = require("scipy.optimize", "experiments")
     order = np.argsort(places, kind="stable")
-    moved = np.array(places, dtype=np.float64)
-    blocks = []  # [sum of wished starts, number of labels].
-    for i in order:
-        blocks.append([places[i], 1])
-        while len(blocks) > 1:
-            (a, n), (b, m) = blocks[-2:]
-            if a / n + n * gap <= b / m:
-                break
-            blocks[-2:] = [[a + b - m * n * gap, n + m]]
-    placed = iter(order)
-    for total, n in blocks:
-        for k in range(n):
-            moved[next(placed)] = total / n + k * gap
+    steps = gap * np.arange(len(places))
+    wished = np.take(places, order) - steps
+    moved = np.empty(len(places))
+    moved[order] = optimize.isotonic_regression(wished).x + steps
     return moved.tolist()
 
 
@@ -836,7 +821,7 @@ def _confusion_matrix(label, values, wrong, largest, class_names, noun):
     names = [_short(str(name)) for name in class_names]
     n = len(names)
     title = f"Confusion matrix, {label}"
-    with _drawing(WIDTH, 4.1, title) as drawn:
+    with drawing(WIDTH, 4.1, title) as drawn:
         axes = drawn.axes
         axes.pcolormesh(
             np.where(wrong, values, np.nan),

@@ -11,6 +11,7 @@ from crl_keras.experiments.analysis.tables import PLUS_MINUS
 from crl_keras.experiments.analysis.tables import Cell
 from crl_keras.experiments.analysis.tables import Column
 from crl_keras.experiments.analysis.tables import Table
+from crl_keras.experiments.analysis.tables import mean_std_cell
 from crl_keras.experiments.measures import statistics
 from crl_keras.experiments.words import LEVEL
 from crl_keras.experiments.words import p_text
@@ -65,7 +66,7 @@ def _rows(name, losses):
             Cell(name, (name,)),
             Cell(result.label, (result.loss,), loss=result.loss),
             Cell(f"{summary.n}", (summary.n,)),
-            _mean_std(summary),
+            mean_std_cell(summary, 1, ".4g", ".2g"),
             _difference(test),
             Cell(p_text(test and test.p), (test and test.p,)),
             Cell(p_text(p), (p,), strong=p is not None and p < LEVEL),
@@ -78,15 +79,6 @@ def _values(result, name):
         for r in result.records
     }
     return {seed: x for seed, x in found.items() if x is not None}
-
-
-def _mean_std(summary):
-    if summary.mean is None:
-        return Cell(values=(None, None))
-    text = f"{summary.mean:.4g}"
-    if summary.std is not None:
-        text += f" {PLUS_MINUS} {summary.std:.2g}"
-    return Cell(text, (summary.mean, summary.std))
 
 
 def _difference(test):

@@ -4,9 +4,9 @@ Imports no backend.
 """
 
 import html
-import re
 import zlib
 
+from crl_keras.experiments.analysis.figures import with_ids
 from crl_keras.experiments.analysis.metrics import metric_table
 from crl_keras.experiments.analysis.tables import effect_table
 from crl_keras.experiments.analysis.tables import error_table
@@ -48,7 +48,7 @@ def to_notebook(families, figure=None):
     if figure is not None:
         # Each output of a notebook needs ids of its own.
         prefix = f"n{zlib.crc32(figure.svg.encode()):08x}"
-        svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", figure.svg)
+        svg = with_ids(figure.svg, prefix)
         parts.append(f'<div style="max-width:28em">{svg}</div>')
         parts.append(f'<p style="{FAINT}">{html.escape(figure.caption)}</p>')
     return f'<div style="{STYLE}">{"".join(parts)}</div>'

@@ -104,21 +104,12 @@ def choice_notes(groups, chosen, by_seed):
     """Notes for the table of the losses at their own rates."""
     how = "of each seed" if by_seed else "over the seeds"
     samples = plural(groups[0].config.noun)
-    notes = [
+    first = (
         f"Each loss has the learning rate of its lowest error {how} on "
         f"held-out {samples}. The test {samples} have no part in the choice."
-    ]
-    alone = [x for x in chosen if len(rates_of(groups, x)) == 1]
-    if alone:
-        notes.append(_alone_note(alone))
-    at_edge = [
-        loss
-        for loss in chosen
-        if _edges(groups, loss) & {*chosen[loss].values()}
-    ]
-    if at_edge:
-        notes.append(_edge_note(at_edge))
-    return tuple(notes)
+    )
+    rates = {loss: {*chosen[loss].values()} for loss in chosen}
+    return (first, *_doubts(groups, rates))
 
 
 def test_notes(groups, best):
@@ -143,13 +134,7 @@ def test_notes(groups, best):
                 f"{listed(fewer)}: those rates are not marked, whatever their "
                 "error."
             )
-    alone = [loss for loss in best if len(rates_of(groups, loss)) == 1]
-    if alone:
-        notes.append(_alone_note(alone))
-    at_edge = [x for x, rate in best.items() if rate in _edges(groups, x)]
-    if at_edge:
-        notes.append(_edge_note(at_edge))
-    return tuple(notes)
+    return (*notes, *_doubts(groups, {x: {rate} for x, rate in best.items()}))
 
 
 def no_held_out_note(groups):
@@ -162,23 +147,25 @@ def no_held_out_note(groups):
     )
 
 
-def _edges(groups, loss):
-    rates = sorted(rates_of(groups, loss))
-    return {rates[0], rates[-1]} if len(rates) > 1 else set()
-
-
-def _alone_note(losses):
-    return (
-        f"{_labels(losses)}: trained at one rate only, which may suit another "
-        "loss better. Compare only losses at that rate."
-    )
-
-
-def _edge_note(losses):
-    return (
-        f"For {_labels(losses)} the best rate is the smallest or largest that "
-        "was tried. Try rates beyond it."
-    )
+def _doubts(groups, best):
+    """Notes on losses with one rate, or with one of `best` at the edge."""
+    tried = {loss: sorted(rates_of(groups, loss)) for loss in best}
+    alone = [loss for loss, rates in tried.items() if len(rates) == 1]
+    if alone:
+        yield (
+            f"{_labels(alone)}: trained at one rate only, which may suit "
+            "another loss better. Compare only losses at that rate."
+        )
+    at_edge = [
+        loss
+        for loss, rates in tried.items()
+        if len(rates) > 1 and {rates[0], rates[-1]} & best[loss]
+    ]
+    if at_edge:
+        yield (
+            f"For {_labels(at_edge)} the best rate is the smallest or largest "
+            "that was tried. Try rates beyond it."
+        )
 
 
 def _labels(losses):

@@ -4,10 +4,11 @@ Imports no backend, so a laptop can report on the runs of another machine. The
 same records give the same files.
 """
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import pathlib
-import re
 import shlex
 import textwrap
 
@@ -225,7 +226,11 @@ def to_html(families):
         lstrip_blocks=True,
     )
     styles = figures.loss_styles(families)
-    embed = _Embedder(require("markupsafe", "experiments").Markup)
+    # A figure may occur twice: each time it has ids of its own.
+    number = itertools.count(1)
+    environment.filters["own_ids"] = lambda svg: figures.with_ids(
+        svg, f"f{next(number)}"
+    )
     page = environment.get_template("report.html.jinja").render(
         title=_title(families),
         facts=facts(families),
@@ -235,7 +240,7 @@ def to_html(families):
         compared=any(g.comparisons for f in families for g in f.groups),
         styles=styles,
         labels={loss: loss_label(loss) for loss in styles},
-        sections=[_family_section(f, styles, embed) for f in families],
+        sections=[_family_section(f, styles) for f in families],
         diverged=tables.diverged_table(families),
     )
     return page + "\n"
@@ -317,46 +322,30 @@ def _folds(records):
     return [("Folds", [listed([str(k) for k in sorted(folds)])])]
 
 
-class _Embedder:
-    """Marks SVG as safe and gives each figure its own ids."""
-
-    def __init__(self, markup):
-        self.markup, self.count = markup, 0
-
-    def __call__(self, figure):
-        if figure is None:
-            return None
-        self.count += 1
-        svg = re.sub(
-            r'(\bid="|url\(#|href="#)', rf"\g<1>f{self.count}-", figure.svg
-        )
-        return dataclasses.replace(figure, svg=self.markup(svg))
-
-
-def _family_section(family, styles, embed):
+def _family_section(family, styles):
     return dict(
         title=family.title,
-        own=family.own and _own_section(family.own, styles, embed),
+        own=family.own and _own_section(family.own, styles),
         effects=tables.effect_table(family),
-        effect_figures=[embed(f) for f in figures.effect_figures(family)],
+        effect_figures=figures.effect_figures(family),
         rate_table=tables.rate_table(family),
-        rate_figure=embed(figures.rate_figure(family, styles)),
-        groups=[_group_section(g, styles, embed) for g in family.groups],
+        rate_figure=figures.rate_figure(family, styles),
+        groups=[_group_section(g, styles) for g in family.groups],
     )
 
 
-def _own_section(own, styles, embed):
+def _own_section(own, styles):
     """The section of each loss at its best rate on held-out images."""
     drawn = [figures.seed_strip(own, styles), figures.differences(own, styles)]
     return dict(
         title=own.title,
         verdicts=[sentence for _, sentence in verdicts_of(own)],
         errors=tables.error_table(own),
-        figures=[embed(f) for f in drawn if f],
+        figures=[f for f in drawn if f],
     )
 
 
-def _group_section(group, styles, embed):
+def _group_section(group, styles):
     errors = tables.error_table(group)
     main = [
         figures.error_curves(group, styles),
@@ -389,13 +378,13 @@ def _group_section(group, styles, embed):
         and tables.class_table(group, tables.MOST_CLASS_ROWS),
         telling=_telling(group.model) if group.model else [],
         method=_method_pictures(group),
-        figures=[embed(f) for f in main if f],
+        figures=[f for f in main if f],
         folds=tables.fold_table(group),
         further=tables.further_table(group),
         metrics=metric_table(group),
         calibration=tables.calibration_table(group),
-        reliability=[embed(f) for f in reliability if f],
-        confusions=[embed(f) for f in confusions],
+        reliability=[f for f in reliability if f],
+        confusions=confusions,
         confused=confused,
         disagreements=_disagreements(group),
     )
@@ -456,6 +445,7 @@ def _class_names(group):
     return []
 
 
+@contextlib.contextmanager
 def _progress(console):
     """A context with a function (done, total) that shows a progress bar."""
     progress = require("rich.progress", "experiments").Progress(
@@ -463,21 +453,11 @@ def _progress(console):
         transient=True,
         disable=not console.is_terminal or console.quiet,
     )
-
-    class Shown:
-        def __enter__(self):
-            progress.start()
-            task = progress.add_task("Reading runs", total=None)
-
-            def on_run(done, total):
-                progress.update(task, completed=done, total=total)
-
-            return on_run
-
-        def __exit__(self, *error):
-            progress.stop()
-
-    return Shown()
+    with progress:
+        task = progress.add_task("Reading runs", total=None)
+        yield lambda done, total: progress.update(
+            task, completed=done, total=total
+        )
 
 
 def _tables(families):

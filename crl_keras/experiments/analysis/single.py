@@ -224,24 +224,21 @@ def telling_images(model, count=6):
     record = model.record
     data, logits = record.data(), record.logits()["test"]
     cams = record.gradcam()
-    if cams is not None:
-        places = {int(index): i for i, index in enumerate(cams["indices"])}
-    among = None if cams is not None else len(data["thumbnails"])
-    found = scores.telling(logits, data["labels"], count, among)
-    if cams is not None and not set(map(int, np.concatenate(found))) <= set(
-        places
-    ):
-        cams, among = None, len(data["thumbnails"])  # Other version.
-        found = scores.telling(logits, data["labels"], count, among)
+    indices = [] if cams is None else cams["indices"].tolist()
+    places = {index: i for i, index in enumerate(indices)}
+    found = scores.telling(logits, data["labels"], count)
+    if not {*np.concatenate(found).tolist()} <= places.keys():
+        # No heat maps, or those of another version.
+        cams, kept = None, len(data["thumbnails"])
+        found = scores.telling(logits, data["labels"], count, kept)
 
     def shown(index):
         p = scores.softmax(logits[index][None])[0]
-        pixels, heat = None, None
-        if cams is not None:
+        if cams is None:
+            pixels, heat = data["thumbnails"][index], None
+        else:
             place = places[int(index)]
             pixels, heat = cams["images"][place], cams["maps"][place]
-        else:
-            pixels = data["thumbnails"][index]
         names, label = data["class_names"], data["labels"][index]
         return Shown(
             index=int(index),

@@ -627,7 +627,7 @@ def to_csv(tables):
         for row in table.rows:
             values = [*table.context.values()]
             values += [value for cell in row for value in cell.values]
-            writer.writerow(map(_plain, values))
+            writer.writerow(values)
     return buffer.getvalue()
 
 
@@ -682,14 +682,15 @@ def _context(group):
     }
 
 
-def mean_std_cell(summary, scale=100.0, digits=2):
-    """Cell of a mean and its standard deviation."""
+def mean_std_cell(summary, scale=100.0, form=".2f", std_form=None):
+    """Cell of a mean and its standard deviation, in these format codes."""
     values = (summary.mean, summary.std)
     if summary.mean is None:
         return Cell(NONE, values)
-    text = f"{scale * summary.mean:.{digits}f}"
+    text = format(scale * summary.mean, form)
     if summary.std is not None:
-        text += f" {PLUS_MINUS} {scale * summary.std:.{digits}f}"
+        std = format(scale * summary.std, std_form or form)
+        text += f" {PLUS_MINUS} {std}"
     return Cell(text, values)
 
 
@@ -764,8 +765,8 @@ def _calibration_cells(row):
         Cell(loss_label(row.loss), (row.loss,), loss=row.loss),
         Cell(row.method, (row.method,)),
         Cell(f"{row.n}", (row.n,)),
-        mean_std_cell(row.nll, scale=1, digits=4),
-        mean_std_cell(row.brier, scale=1, digits=4),
+        mean_std_cell(row.nll, scale=1, form=".4f"),
+        mean_std_cell(row.brier, scale=1, form=".4f"),
         mean_std_cell(row.ece),
         Cell(temperature, (row.temperature,)),
     )
@@ -939,12 +940,6 @@ def escape_markdown(text):
 def _markdown_cell(cell):
     text = escape_markdown(cell.text)
     return f"**{text}**" if cell.strong else text
-
-
-def _plain(value):
-    if value is None:
-        return ""
-    return repr(float(value)) if isinstance(value, float) else value
 
 
 def _latex_head(column):

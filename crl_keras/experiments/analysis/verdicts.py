@@ -100,15 +100,10 @@ def _lower_or_higher(c):
 
 
 def _conclusion(c):
-    if c.better:
+    if c.shown:
         return (
-            f"{c.label} does better than {c.baseline_label} here, on this "
-            "data, network and recipe."
-        )
-    if c.worse:
-        return (
-            f"{c.label} does worse than {c.baseline_label} here, on this "
-            "data, network and recipe."
+            f"{c.label} does {'better' if c.better else 'worse'} than "
+            f"{c.baseline_label} here, on this data, network and recipe."
         )
     text = "no difference shown."
     if c.test.p < LEVEL:
@@ -137,41 +132,37 @@ def _conclusion(c):
 
 
 def group_notes(losses, comparisons, asked_for):
-    notes = []
     if asked_for not in (None, losses[0].loss):
-        notes.append(
+        yield (
             f"The baseline {loss_label(asked_for)} has no run here. The losses "
             f"are compared with {losses[0].label}."
         )
     for result in losses:
         if result.diverged:
-            notes.append(_diverged_note(result))
+            yield _diverged_note(result)
     for c in comparisons:
-        notes.extend(_pair_notes(c, losses))
+        yield from _pair_notes(c, losses)
     most = max([c.test.n for c in comparisons], default=6)
     noun = pair_noun(comparisons)
     if most == 1:
-        notes.append(
+        yield (
             f"With 1 {noun} there is no standard deviation, no interval and no "
             f"test. Use 6 {plural(noun)} or more."
         )
     elif 1 < most < 6:
-        notes.append(
+        yield (
             f"With {counted(most, noun)} Wilcoxon's test cannot reach 0.05, "
             f"and intervals are wide. Use 6 {plural(noun)} or more."
         )
     if any(r.config.fold is not None for x in losses for r in x.records):
-        notes.append(
+        yield (
             "Pairs are by seed and fold. The training sets of two folds "
             "overlap, so their runs are not independent, and p is smaller "
             "than it should be (Nadeau and Bengio, Machine Learning 52, 2003)."
         )
-    return tuple(
-        notes
-        + _logits_notes(losses)
-        + _provenance_notes(losses)
-        + _notes_of_runs(losses)
-    )
+    yield from _logits_notes(losses)
+    yield from _provenance_notes(losses)
+    yield from _notes_of_runs(losses)
 
 
 def _diverged_note(result):
@@ -227,29 +218,25 @@ def _notes_of_runs(losses):
 
 
 def _logits_notes(losses):
-    if any(r.result.get("given") for x in losses for r in x.records):
-        return []
     without = sum(len(x.records) - len(x.evaluations) for x in losses)
-    if without:
-        return [
+    given = any(r.result.get("given") for x in losses for r in x.records)
+    if without and not given:
+        yield (
             f"{counted(without, 'run')} came without logits or data. They "
             "count in the errors, but not in calibration, McNemar's test, "
             "confusions and examples."
-        ]
-    return []
+        )
 
 
 def _provenance_notes(losses):
     records = [r for x in losses for r in x.records + x.diverged]
-    notes = []
     for name in PROVENANCE:
         values = {json.dumps(r.result[name], sort_keys=True) for r in records}
         if len(values) > 1:
-            notes.append(
+            yield (
                 f"The runs differ in their {name}. This may cause a part of "
                 "the differences."
             )
-    return notes
 
 
 def _seeds_listed(seeds):

@@ -7,7 +7,7 @@ from crl_keras.experiments.commands.arguments import new_parser
 from crl_keras.experiments.commands.predict import add_choice
 
 
-def parser(description):
+def export_parser(description):
     """The arguments of examples/export.py."""
     made = new_parser(description)
     made.add_argument(
@@ -25,13 +25,13 @@ def parser(description):
     return made
 
 
-def run(made):
-    """Parses the command line and exports the model."""
-    arguments = made.parse_args()
+def run_export(parser, name="export", argv=None):
+    """Parses the arguments and exports the model."""
+    arguments = parser.parse_args(argv)
     try:
         export(arguments)
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"export: {error}")
+        sys.exit(f"{name}: {error}")
 
 
 def export(arguments):

@@ -6,7 +6,6 @@ It makes the parser of the given command only, so that --help is fast.
 import argparse
 import importlib
 import os
-import sys
 
 from crl_keras.experiments._optional import require
 
@@ -89,37 +88,22 @@ def finetune_parser():
 
 def _commands():
     """For each command, a function that makes its parser and one to run it."""
-    found = {
-        "demo": (_demo_parser, _run("running", "run")),
-        "compare": (
-            _maker("arguments", "compare_parser", COMMANDS["compare"]),
-            _run("running", "run"),
-        ),
-        "report": _command("report", "report"),
-        "results": _command("results", "report"),
-        "reproduce": _command(
-            "reproduce", "reproduce", "paper_parser", "run_paper"
-        ),
-    }
-    for name in ("predict", "export"):
+    run = _run("running", "run")
+    compare = _maker("arguments", "compare_parser", COMMANDS["compare"])
+    found = {"demo": (_demo_parser, run), "compare": (compare, run)}
+    for name in ("predict", "export", "report", "results", "reproduce"):
+        module = "report" if name == "results" else name
         found[name] = (
-            _maker(name, "parser", COMMANDS[name]),
-            _run_of_argv(name),
+            _maker(module, f"{name}_parser", COMMANDS[name]),
+            _run(module, f"run_{name}"),
         )
     for data, about in FINETUNE.items():
         dataset = None if data == "folder" else data
         found[f"finetune {data}"] = (
             _maker("arguments", "finetune_parser", about, dataset),
-            _run("running", "run"),
+            run,
         )
     return found
-
-
-def _command(name, module, make=None, run=None):
-    return (
-        _maker(module, make or f"{name}_parser", COMMANDS[name]),
-        _run(module, run or f"run_{name}"),
-    )
 
 
 def _call(module, function):
@@ -135,14 +119,6 @@ def _run(module, function):
     return lambda parser, name, argv: _call(module, function)(
         parser, name, argv
     )
-
-
-def _run_of_argv(module):
-    def run(parser, name, argv):
-        sys.argv[1:] = argv
-        _call(module, "run")(parser)
-
-    return run
 
 
 def _demo_parser():

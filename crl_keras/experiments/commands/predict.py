@@ -10,7 +10,7 @@ from crl_keras.experiments.commands.arguments import new_parser
 from crl_keras.experiments.words import counted
 
 
-def parser(description):
+def predict_parser(description):
     """The arguments of examples/predict.py."""
     made = new_parser(description)
     made.add_argument(
@@ -55,20 +55,20 @@ def add_choice(made):
     )
 
 
-def run(made):
+def run_predict(parser, name="predict", argv=None):
     """Parses the arguments and predicts; exits with 1 if an image failed."""
-    arguments = made.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.top < 1:
-        made.error(f"--top must be at least 1. Received: {arguments.top}")
+        parser.error(f"--top must be at least 1. Received: {arguments.top}")
     try:
         failed = predict(arguments)
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"predict: {error}")
+        sys.exit(f"{name}: {error}")
     if failed:
         for reason in failed[:20]:
-            print(f"predict: {reason}", file=sys.stderr)
+            print(f"{name}: {reason}", file=sys.stderr)
         if len(failed) > 20:
-            print(f"predict: and {len(failed) - 20} more", file=sys.stderr)
+            print(f"{name}: and {len(failed) - 20} more", file=sys.stderr)
         sys.exit(1)
 
 

@@ -55,7 +55,7 @@ SETTINGS = {
 }
 
 
-def paper_parser(description):
+def reproduce_parser(description):
     """The parser of examples/reproduce.py."""
     parser = new_parser(description)
     parser.add_argument(
@@ -164,7 +164,7 @@ def _add_open(group):
     add_seeds(group, None, "the scale's")
 
 
-def run_paper(parser, name="reproduce", argv=None):
+def run_reproduce(parser, name="reproduce", argv=None):
     """Parses the arguments, then lists, trains or reports.
 
     Ends the process with a message for errors that the user can fix.

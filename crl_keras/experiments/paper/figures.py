@@ -4,8 +4,7 @@ Figs. 1 and 2 come from the formulas, Fig. 3 from the histories of runs, and
 Figs. 4 and 5 from logits and test images. Imports no backend.
 """
 
-import dataclasses
-import io
+import functools
 import pathlib
 
 import numpy as np
@@ -14,11 +13,13 @@ from crl_keras.experiments._optional import require
 from crl_keras.experiments.analysis.figures import FAINT
 from crl_keras.experiments.analysis.figures import GRID
 from crl_keras.experiments.analysis.figures import INK
-from crl_keras.experiments.analysis.figures import SETTINGS
 from crl_keras.experiments.analysis.figures import STYLES
+from crl_keras.experiments.analysis.figures import Figure
+from crl_keras.experiments.analysis.figures import draw_band
+from crl_keras.experiments.analysis.figures import drawing
 from crl_keras.experiments.analysis.figures import smoothed
 from crl_keras.experiments.analysis.figures import smoothing_window
-from crl_keras.experiments.analysis.figures import svg_of
+from crl_keras.experiments.analysis.figures import test_errors
 from crl_keras.experiments.measures import scores
 from crl_keras.experiments.paper.report import by_protocol
 from crl_keras.experiments.paper.report import by_setting
@@ -33,7 +34,6 @@ from crl_keras.experiments.runs.config import parse_loss
 from crl_keras.experiments.runs.records import read_records
 from crl_keras.experiments.words import listed
 
-DPI = 150
 # Fig. 2: the values in its caption and legend.
 ALPHA, P_J = 1.5, 0.5
 BETAS = (0.25, 0.5, 0.75, 1.0)
@@ -46,21 +46,7 @@ PIE_COLORS = ("#8fb8de", "#009e73", "#e6a15c", "#c9a0c0")
 MOST_IMAGES = 8
 
 
-@dataclasses.dataclass(frozen=True)
-class Drawn:
-    """A drawn figure.
-
-    Attributes:
-        title: Title.
-        svg: An <svg> element.
-        png: Bytes of a PNG with 150 pixels per inch.
-        caption: Explanation, with differences to the paper's figure.
-    """
-
-    title: str
-    svg: str
-    png: bytes
-    caption: str
+_canvas = functools.partial(drawing, dpi=150)
 
 
 def write_figures(names, protocol, folder, show=True):
@@ -98,7 +84,7 @@ def write_figures(names, protocol, folder, show=True):
 
 
 def draw(name, protocol=None, folder=None):
-    """Makes the `Drawn` of "fig1" to "fig5"; Figs. 1 and 2 need no runs.
+    """Makes the `Figure` of "fig1" to "fig5"; Figs. 1 and 2 need no runs.
 
     Raises ValueError if the runs of a figure are missing.
     """
@@ -172,7 +158,7 @@ def pies():
     )
     title = "Fig. 1 of the paper: softmax of one image, before and after"
     with _canvas(6.6, 2.7, title, columns=3) as canvas:
-        for axes, (name, p) in zip(canvas.axes[0], pairs, strict=True):
+        for axes, (name, p) in zip(canvas.grid[0], pairs, strict=True):
             _pie(axes, name, p)
     rising = [
         f"{k + 1}"
@@ -187,7 +173,7 @@ def pies():
         "the same direction and CRL's is longer. Here classes "
         f"{listed(rising)} rise under both, while the large class 3 falls."
     )
-    return canvas.drawn(title, caption)
+    return Figure(title, canvas.svg, caption, canvas.png)
 
 
 def gradients():
@@ -199,10 +185,10 @@ def gradients():
         ("as it is", true_gradient),
     )
     with _canvas(7.6, 3.5, title, columns=2) as canvas:
-        for axes, (name, formula) in zip(canvas.axes[0], kinds, strict=True):
+        for axes, (name, formula) in zip(canvas.grid[0], kinds, strict=True):
             _gradient_panel(axes, name, formula, p_c)
-        canvas.axes[0][0].set_ylabel("gradient")
-        canvas.axes[0][1].legend(loc="upper left", handlelength=3.2)
+        canvas.grid[0][0].set_ylabel("gradient")
+        canvas.grid[0][1].legend(loc="upper left", handlelength=3.2)
     caption = (
         f"alpha = {ALPHA}, p_j = {P_J} as in the paper. But p_c + p_j cannot "
         "exceed 1, so the shaded part above p_c = 0.5 is impossible. Eq. (14) "
@@ -211,7 +197,7 @@ def gradients():
         "negative. Values of beta that the text does not give are our choice. "
         "The curve of NLLR leaves the frame."
     )
-    return canvas.drawn(title, caption)
+    return Figure(title, canvas.svg, caption, canvas.png)
 
 
 def curves(found, scale):
@@ -225,7 +211,7 @@ def curves(found, scale):
     losses = list(dict.fromkeys(x for of in found.values() for x in of))
     with _canvas(7.6, 3.3, title, columns=len(found)) as canvas:
         for axes, (dataset, by_loss) in zip(
-            canvas.axes[0], found.items(), strict=True
+            canvas.grid[0], found.items(), strict=True
         ):
             for loss, records in by_loss.items():
                 window = _curve(axes, loss, losses.index(loss), records)
@@ -233,8 +219,8 @@ def curves(found, scale):
             axes.set_xlabel("epoch")
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(axis="y", color=GRID, lw=0.6)
-        canvas.axes[0][0].set_ylabel("test error [%]")
-        canvas.axes[0][-1].legend(loc="upper right", handlelength=3.2)
+        canvas.grid[0][0].set_ylabel("test error [%]")
+        canvas.grid[0][-1].legend(loc="upper right", handlelength=3.2)
     smoothing = (
         f"A moving mean over {window} epochs" if window > 1 else "Not smoothed"
     )
@@ -245,7 +231,7 @@ def curves(found, scale):
         'say how it smooths its single runs. Its claim "faster from epoch 100 '
         f'to 150" rests on them alone. {scale}'
     )
-    return canvas.drawn(title, caption)
+    return Figure(title, canvas.svg, caption, canvas.png)
 
 
 def faces(found, scale):
@@ -258,8 +244,8 @@ def faces(found, scale):
         width, 2.2 * len(rows), title, rows=len(rows), columns=MOST_IMAGES
     ) as canvas:
         for i, (label, indices) in enumerate(rows):
-            canvas.axes[i][0].set_title(label, size=9, loc="left", pad=10)
-            for k, axes in enumerate(canvas.axes[i]):
+            canvas.grid[i][0].set_title(label, size=9, loc="left", pad=10)
+            for k, axes in enumerate(canvas.grid[i]):
                 axes.axis("off")
                 if k < len(indices):
                     _face(axes, f"{'ABC'[i]}{k + 1}", indices[k], data,
@@ -268,7 +254,12 @@ def faces(found, scale):
         "Under each image: its class and the prediction of each loss, with a "
         "cross if it is wrong. "
     )
-    return canvas.drawn(title, crosses + _examples_caption(found, scale))
+    return Figure(
+        title,
+        canvas.svg,
+        crosses + _examples_caption(found, scale),
+        canvas.png,
+    )
 
 
 def heat_maps(found, scale):
@@ -282,7 +273,7 @@ def heat_maps(found, scale):
     ) as canvas:
         for i, (label, indices) in enumerate(rows):
             for k, loss in enumerate(losses):
-                axes = canvas.axes[i][k]
+                axes = canvas.grid[i][k]
                 image = _heat_map(
                     axes,
                     outputs[loss][indices],
@@ -295,48 +286,14 @@ def heat_maps(found, scale):
                 )
                 if i == 0:
                     axes.set_title(_label(loss), size=10)
-            canvas.axes[i][0].set_ylabel(label.replace(", ", ",\n"), size=8)
-        canvas.figure.colorbar(image, ax=canvas.axes, shrink=0.6)
+            canvas.grid[i][0].set_ylabel(label.replace(", ", ",\n"), size=8)
+        canvas.figure.colorbar(image, ax=canvas.grid, shrink=0.6)
     caption = (
         "A row is an image of Fig. 4. A column is a class (eight; the paper's "
         "caption says ten). A white frame marks the correct class. "
         f"{_examples_caption(found, scale)}"
     )
-    return canvas.drawn(title, caption)
-
-
-class _canvas:
-    """A context with a grid of `axes`, saved as SVG and PNG at its end."""
-
-    def __init__(self, width, height, title, rows=1, columns=1):
-        matplotlib = require("matplotlib", "experiments")
-        self.module = require("matplotlib.figure", "experiments")
-        self.size, self.shape = (width, height), (rows, columns)
-        self.title = title
-        self.settings = matplotlib.rc_context(
-            {**SETTINGS, "svg.hashsalt": title}
-        )
-
-    def __enter__(self):
-        self.settings.__enter__()
-        self.figure = self.module.Figure(self.size, layout="constrained")
-        self.axes = self.figure.subplots(*self.shape, squeeze=False)
-        return self
-
-    def __exit__(self, *error):
-        try:
-            if error[0] is None:
-                self.svg = svg_of(self.figure, self.title)
-                buffer = io.BytesIO()
-                self.figure.savefig(
-                    buffer, format="png", dpi=DPI, metadata={"Software": None}
-                )
-                self.png = buffer.getvalue()
-        finally:
-            self.settings.__exit__(*error)
-
-    def drawn(self, title, caption):
-        return Drawn(title, self.svg, self.png, caption)
+    return Figure(title, canvas.svg, caption, canvas.png)
 
 
 def _pie(axes, name, p):
@@ -379,25 +336,10 @@ def _gradient_panel(axes, name, formula, p_c):
 
 def _curve(axes, loss, number, records):
     """Draws the runs of one loss; returns the window of the moving mean."""
-    rows = [[1 - row["test_accuracy"] for row in r.history] for r in records]
-    shortest = min(map(len, rows))
-    window = smoothing_window(shortest)
-    errors = np.array([row[:shortest] for row in rows])
+    errors = test_errors(records)
+    window = smoothing_window(errors.shape[1])
     smooth = 100 * smoothed(errors, window)
-    color, dash, marker = STYLES[number % len(STYLES)]
-    x = np.arange(1, shortest + 1)
-    axes.fill_between(
-        x, smooth.min(axis=0), smooth.max(axis=0), color=color, alpha=0.16, lw=0
-    )
-    axes.plot(
-        x,
-        smooth.mean(axis=0),
-        color=color,
-        ls=dash,
-        lw=1.6,
-        marker=marker if shortest == 1 else None,
-        label=_label(loss),
-    )
+    draw_band(axes, smooth, STYLES[number % len(STYLES)], _label(loss))
     return window
 
 

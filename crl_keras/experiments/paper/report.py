@@ -353,14 +353,12 @@ def _ours_cell(entry, ours):
         return Cell(f"{p_text(p)} ({n} pairs)", values)
     if last.n == 0 and not ours.diverged:
         return Cell(NONE, values)
-    text = NONE if last.mean is None else f"{last.mean:.2f}"
-    if last.std is not None:
-        text += f" {PLUS_MINUS} {last.std:.2f}"
     count = f"{last.n}"
     if last.n < ours.planned:
         count += f" of {ours.planned}"
     if ours.diverged:
         count += f", {ours.diverged} diverged"
+    text = mean_std_cell(last, scale=1).text
     return Cell(f"{text} ({count})", values)
 
 

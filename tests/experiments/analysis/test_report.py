@@ -7,6 +7,7 @@ import io
 import pathlib
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -485,6 +486,22 @@ def test_smoothing_is_a_centred_mean():
     np.testing.assert_array_equal(figures.smoothed(values, 1), values)
     windows = [figures.smoothing_window(n) for n in (5, 29, 30, 60, 300)]
     assert windows == [1, 1, 3, 5, 21]
+
+
+def test_the_longest_curve_is_not_cut():
+    """Of a loss that went on when the first had stopped early."""
+
+    def ran(loss, epochs):
+        history = [{"test_accuracy": 0.9}] * epochs
+        return SimpleNamespace(
+            loss=loss, records=[SimpleNamespace(history=history)]
+        )
+
+    group = SimpleNamespace(losses=[ran("ce", 3), ran(CRL, 8)])
+    styles = figures.loss_styles([SimpleNamespace(losses=["ce", CRL])])
+    drawn = figures.error_curves(group, styles)
+    (axes,) = drawn.svg.figure.axes
+    assert axes.get_xlim() == (1, 8)
 
 
 def test_labels_are_moved_apart_and_no_further():

@@ -27,8 +27,8 @@ from crl_keras.experiments.commands.arguments import compare_parser
 from crl_keras.experiments.commands.plans import make_plan
 from crl_keras.experiments.commands.reproduce import make_paper_plan
 from crl_keras.experiments.commands.reproduce import make_protocol
-from crl_keras.experiments.commands.reproduce import paper_parser
-from crl_keras.experiments.commands.reproduce import run_paper
+from crl_keras.experiments.commands.reproduce import reproduce_parser
+from crl_keras.experiments.commands.reproduce import run_reproduce
 from crl_keras.experiments.data import sources
 from crl_keras.experiments.data.digit_files import write_digit_files
 from crl_keras.experiments.data.named import BUILT_IN
@@ -82,7 +82,7 @@ def csv_rows():
 
 
 def parsed(*words):
-    return paper_parser("").parse_args(list(words))
+    return reproduce_parser("").parse_args(list(words))
 
 
 def plan_of(*words):
@@ -93,7 +93,7 @@ def plan_of(*words):
 
 def reproduce(monkeypatch, *words):
     monkeypatch.setattr(sys, "argv", ["reproduce.py", *words])
-    run_paper(paper_parser(""))
+    run_reproduce(reproduce_parser(""))
 
 
 def report(folder, name, **protocol):
