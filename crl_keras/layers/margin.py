@@ -12,94 +12,8 @@ from crl_keras.losses._forms import at_least_float32
 __all__ = ["ASoftmaxDense", "LSoftmaxDense"]
 
 
-class MarginDense(keras.layers.Layer):
-    """Base of the last layers with a margin: kernel, counter and schedule.
-
-    Subclasses define `scores`: features and kernel to scores and their scale.
-    """
-
-    def __init__(
-        self,
-        units,
-        margin,
-        base,
-        gamma,
-        power,
-        minimum,
-        kernel_initializer,
-        kernel_regularizer,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        self.supports_masking = True
-        self.units = _validation.check_count("units", units, 2)
-        self.margin = _validation.check_count("margin", margin, 1)
-        self.base = _validation.check_at_least_0("base", base)
-        self.gamma = _validation.check_at_least_0("gamma", gamma)
-        self.power = _validation.check_at_least_0("power", power)
-        self.minimum = _validation.check_at_least_0("minimum", minimum)
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-
-    def build(self, input_shape: Any) -> None:
-        self.kernel = self.add_weight(
-            shape=(input_shape[-1], self.units),
-            initializer=self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            name="kernel",
-        )
-        # A weight, so that it is saved and resumed training continues exactly.
-        self.step = self.add_weight(
-            shape=(),
-            initializer="zeros",
-            dtype="int32",
-            trainable=False,
-            aggregation="only_first_replica",
-            name="step",
-        )
-
-    def call(self, features: Any, training: bool = False) -> Any:
-        # Squares of 16-bit features overflow.
-        features, _ = at_least_float32(ops.convert_to_tensor(features))
-        kernel = ops.cast(self.kernel, features.dtype)
-        scores, norms = self.scores(features, kernel)
-        if not training:
-            return ops.cast(scores, self.compute_dtype)
-        self.step.assign_add(1)
-        annealing = large_margin.annealed(
-            self.step, self.base, self.gamma, self.power, self.minimum
-        )
-        annealing = ops.cast(annealing, scores.dtype)
-        with_margin = large_margin.with_margin(
-            scores, norms, self.margin, annealing
-        )
-        both = ops.concatenate([scores, with_margin], axis=-1)
-        return ops.cast(both, self.compute_dtype)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """The shape outside of training, which a model shows."""
-        return (*input_shape[:-1], self.units)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "margin": self.margin,
-            "base": self.base,
-            "gamma": self.gamma,
-            "power": self.power,
-            "minimum": self.minimum,
-            "kernel_initializer": keras.initializers.serialize(
-                self.kernel_initializer
-            ),
-            "kernel_regularizer": keras.regularizers.serialize(
-                self.kernel_regularizer
-            ),
-        }
-
-
 @keras.saving.register_keras_serializable(package="crl_keras")
-class LSoftmaxDense(MarginDense):
+class LSoftmaxDense(keras.layers.Layer):
     """The last layer for L-Softmax: class scores, with a margin in training.
 
     It is a dense layer without a bias. Use it with the loss
@@ -175,24 +89,79 @@ class LSoftmaxDense(MarginDense):
         kernel_regularizer: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            units,
-            margin,
-            base,
-            gamma,
-            power,
-            minimum,
-            kernel_initializer,
-            kernel_regularizer,
-            **kwargs,
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.units = _validation.check_count("units", units, 2)
+        self.margin = _validation.check_count("margin", margin, 1)
+        self.base = _validation.check_at_least_0("base", base)
+        self.gamma = _validation.check_at_least_0("gamma", gamma)
+        self.power = _validation.check_at_least_0("power", power)
+        self.minimum = _validation.check_at_least_0("minimum", minimum)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+
+    def build(self, input_shape: Any) -> None:
+        self.kernel = self.add_weight(
+            shape=(input_shape[-1], self.units),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            name="kernel",
         )
+        # A weight, so that it is saved and resumed training continues exactly.
+        self.step = self.add_weight(
+            shape=(),
+            initializer="zeros",
+            dtype="int32",
+            trainable=False,
+            aggregation="only_first_replica",
+            name="step",
+        )
+
+    def call(self, features: Any, training: bool = False) -> Any:
+        # Squares of 16-bit features overflow.
+        features, _ = at_least_float32(ops.convert_to_tensor(features))
+        kernel = ops.cast(self.kernel, features.dtype)
+        scores, norms = self.scores(features, kernel)
+        if not training:
+            return ops.cast(scores, self.compute_dtype)
+        self.step.assign_add(1)
+        annealing = large_margin.annealed(
+            self.step, self.base, self.gamma, self.power, self.minimum
+        )
+        annealing = ops.cast(annealing, scores.dtype)
+        with_margin = large_margin.with_margin(
+            scores, norms, self.margin, annealing
+        )
+        both = ops.concatenate([scores, with_margin], axis=-1)
+        return ops.cast(both, self.compute_dtype)
 
     def scores(self, features: Any, kernel: Any) -> Any:
         return large_margin.l_softmax_scores(features, kernel)
 
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The shape outside of training, which a model shows."""
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "margin": self.margin,
+            "base": self.base,
+            "gamma": self.gamma,
+            "power": self.power,
+            "minimum": self.minimum,
+            "kernel_initializer": keras.initializers.serialize(
+                self.kernel_initializer
+            ),
+            "kernel_regularizer": keras.regularizers.serialize(
+                self.kernel_regularizer
+            ),
+        }
+
 
 @keras.saving.register_keras_serializable(package="crl_keras")
-class ASoftmaxDense(MarginDense):
+class ASoftmaxDense(LSoftmaxDense):
     """The last layer for A-Softmax (SphereFace): scores, with an angle margin.
 
     It is `LSoftmaxDense` with every column of the kernel divided by its length.
