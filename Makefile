@@ -6,27 +6,35 @@
 PYTHON ?= python3
 PIP := -m pip install --disable-pip-version-check --no-compile
 export TF_CPP_MIN_LOG_LEVEL ?= 2
-# The two environments of `make test` are made side by side. Python compiles a
-# module when it is first used: pip would compile all of TensorFlow and PyTorch,
-# which takes as long as unpacking them.
+# Two jobs side by side: while one installs or starts, the other computes.
 MAKEFLAGS += --jobs=2
+# Python compiles a module when it is first used: pip would compile all of
+# TensorFlow and PyTorch, which takes as long as unpacking them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test docs benchmark lint clean
+.PHONY: demo test test-suite test-oldest docs benchmark lint clean
 
 demo: .venv/demo/ready
 	KERAS_BACKEND=jax .venv/demo/bin/python examples/compare_losses.py \
 	    --dataset digits --network mlp --losses ce nllr crl --seeds 30 \
 	    --output runs/demo
 
-test: .venv/test/wheel .venv/oldest/wheel
+test: test-suite test-oldest
+
+test-suite: .venv/test/wheel
 	.venv/test/bin/ruff check .
 	.venv/test/bin/ruff format --check .
 	.venv/test/bin/codespell
 	.venv/test/bin/mypy
-	.venv/oldest/bin/python tests/run_backends.py --backends tensorflow,jax \
-	    --quick losses -k "functional or saving or compiled or only"
+	.venv/test/bin/twine check --strict dist/*.whl dist/*.tar.gz
 	.venv/test/bin/python tests/run_backends.py
+
+# It shows what it did at its end: the suite runs beside it.
+test-oldest: .venv/oldest/wheel
+	@echo "The tests with the oldest versions run in the background"
+	@.venv/oldest/bin/python tests/run_backends.py --backends tensorflow,jax \
+	    --quick losses -k "functional or saving or compiled or only" \
+	    > .venv/oldest/log 2>&1; code=$$?; cat .venv/oldest/log; exit $$code
 
 docs: .venv/docs/ready
 	KERAS_BACKEND=jax .venv/docs/bin/python docs/notebook.py --check
@@ -61,7 +69,7 @@ clean:
 	    opencv-python-headless pandas pillow pillow-heif ray rich \
 	    scikit-learn scipy simplejpeg statsmodels tensorboard \
 	    tensorflow-datasets \
-	    build codespell mypy pytest pytest-xdist ruff setuptools twine
+	    codespell mypy pytest pytest-xdist ruff twine
 	# KerasHub asks for tensorflow-text, which brings a second TensorFlow.
 	.venv/test/bin/python $(PIP) --constraint constraints.txt --no-deps \
 	    keras-hub safetensors sentencepiece tokenizers
@@ -88,13 +96,16 @@ clean:
 # What is tested is the wheel a user would install, not the source tree.
 SOURCES := $(shell find crl_keras -type f -not -name "*.pyc") pyproject.toml README.md
 
-.venv/test/wheel: .venv/test/ready $(SOURCES)
-	rm -rf build dist
-	.venv/test/bin/python -m build --no-isolation --outdir dist .
-	.venv/test/bin/twine check --strict dist/*
-	.venv/test/bin/python $(PIP) --no-deps --force-reinstall dist/*.whl
+.venv/build/ready: constraints.txt
+	$(PYTHON) -m venv .venv/build
+	.venv/build/bin/python $(PIP) --constraint constraints.txt build setuptools
 	touch $@
 
-.venv/oldest/wheel: .venv/oldest/ready .venv/test/wheel
-	.venv/oldest/bin/python $(PIP) --no-deps --force-reinstall dist/*.whl
+dist/built: .venv/build/ready $(SOURCES)
+	rm -rf build dist
+	.venv/build/bin/python -m build --no-isolation --outdir dist .
+	touch $@
+
+.venv/%/wheel: .venv/%/ready dist/built
+	.venv/$*/bin/python $(PIP) --no-deps --force-reinstall dist/*.whl
 	touch $@
