@@ -1,34 +1,9 @@
 """Makes the `Plan` of the runs from parsed arguments."""
 
+import dataclasses
 import os
 import pathlib
 import sys
-
-# Arguments of the command line that are fields of `Recipe`.
-RECIPE_FIELDS = (
-    "epochs",
-    "batch_size",
-    "accumulate",
-    "weight_decay",
-    "image_size",
-    "crop",
-    "randaugment",
-    "mixup",
-    "cutmix",
-    "label_smoothing",
-    "head_rate",
-    "head_epochs",
-    "freeze_backbone",
-    "schedule",
-    "warmup_epochs",
-    "ema",
-    "early_stopping",
-    "keep",
-    "batch_norm",
-    "class_weights",
-    "sampling",
-    "no_decay",
-)
 
 
 def make_plan(arguments):
@@ -112,13 +87,18 @@ def _dataset(arguments):
 
 
 def _recipes(arguments, dataset, network, weights):
-    """The `Recipe` of each learning rate."""
+    """The `Recipe` of each learning rate.
+
+    An argument that has the name of a field changes it, unless it is None.
+    """
+    from crl_keras.experiments.runs.recipes import Recipe
     from crl_keras.experiments.runs.recipes import default_recipe
     from crl_keras.experiments.runs.recipes import get_recipe
     from crl_keras.experiments.runs.recipes import parse_part_rate
 
     name = arguments.recipe or default_recipe(dataset, network, weights)
-    changes = {field: getattr(arguments, field) for field in RECIPE_FIELDS}
+    fields = {field.name for field in dataclasses.fields(Recipe)}
+    changes = {k: v for k, v in vars(arguments).items() if k in fields}
     if arguments.part_rates is not None:
         changes["part_rates"] = [*map(parse_part_rate, arguments.part_rates)]
     if "/" in network and changes["batch_norm"] is None:
