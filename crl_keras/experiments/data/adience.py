@@ -230,21 +230,15 @@ def clean_age(raw):
     return RAW_AGES.get(raw.strip())
 
 
-def expected_counts(fold=None):
+def expected_counts():
     """Number of faces per fold and age group, by the rule of this module.
 
-    Args:
-        fold: int in `[0, 5)`, or None, the default, for all.
+    Returns a new int array `[5, 8]`.
 
-    Returns a new int array `[8]`, or `[5, 8]` for all folds.
-
-    >>> int(expected_counts().sum()), expected_counts(0)[:3].tolist()
+    >>> int(expected_counts().sum()), expected_counts()[0, :3].tolist()
     (17393, [960, 494, 213])
     """
-    if fold is None:
-        return np.array(COUNTS)
-    _check_fold(fold)
-    return np.array(COUNTS[fold])
+    return np.array(COUNTS)
 
 
 def explain_counts(counts):

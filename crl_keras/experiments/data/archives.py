@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import tarfile
+import types
 
 from crl_keras.experiments._optional import require
 from crl_keras.experiments.data.image_trees import ReadingProgress
@@ -105,23 +106,12 @@ def _extract(archive, folder):
 
 
 def _extract_members(archive, raw, file, folder):
-    place = _Place(raw)
+    place = types.SimpleNamespace(total=os.fstat(raw.fileno()).st_size, done=0)
     with (
         tarfile.open(fileobj=file, mode="r|") as members,
         ReadingProgress(f"Unpacking {archive.name}", place) as progress,
     ):
         for member in members:
             members.extract(member, folder, filter="data")
+            place.done = raw.tell()
             progress.update()
-
-
-class _Place:
-    """How far a file has been read."""
-
-    def __init__(self, file):
-        self.file = file
-        self.total = os.fstat(file.fileno()).st_size
-
-    @property
-    def done(self):
-        return self.file.tell()

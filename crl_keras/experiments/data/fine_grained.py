@@ -336,7 +336,12 @@ def _cars_of_one_list(base):
     folder = _image_folder(base, "car_ims")
     if folder is None:
         return None
-    annotations = _devkit_of_one_list(base)
+    annotations = _find(base, "cars_annos.mat")
+    if annotations is None:
+        raise FileNotFoundError(
+            f"Expected cars_annos.mat, the list that goes with car_ims, in "
+            f"{base} or its folders {some(DEVKIT_PLACES[1:])}. {CARS_SOURCE}."
+        )
     rows = _annotations(annotations)
     is_test = rows["test"].astype(bool)
     return FileDataset(
@@ -345,16 +350,6 @@ def _cars_of_one_list(base):
         _cars_split(rows[is_test], folder),
         _class_names(annotations),
     )
-
-
-def _devkit_of_one_list(base):
-    found = _find(base, "cars_annos.mat")
-    if found is None:
-        raise FileNotFoundError(
-            f"Expected cars_annos.mat, the list that goes with car_ims, in "
-            f"{base} or its folders {some(DEVKIT_PLACES[1:])}. {CARS_SOURCE}."
-        )
-    return found
 
 
 def _cars_of_folders(base):

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import importlib
 import io
+import itertools
 import os
 import pathlib
 import re
@@ -204,24 +205,16 @@ def _decode_all(entries, exif=True):
     """Yields (path, result): image, `_Unreadable`, or None for a folder."""
     # Pillow releases the GIL while it decodes.
     workers = min(8, os.cpu_count() or 1)
+    entries = iter(entries)
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         pending = collections.deque()
-        for chunk in _chunks(entries):
+        # Until a chunk is empty.
+        for chunk in iter(lambda: [*itertools.islice(entries, CHUNK)], []):
             pending.append(pool.submit(_decode_chunk, chunk, exif))
             if len(pending) > 2 * workers:
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
-
-
-def _chunks(entries):
-    chunk = []
-    for entry in entries:
-        chunk.append(entry)
-        if len(chunk) == CHUNK:
-            yield chunk
-            chunk = []
-    yield chunk
 
 
 def _decode_chunk(chunk, exif):

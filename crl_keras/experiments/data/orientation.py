@@ -129,12 +129,8 @@ def stored_window(window, height, width, orientation, xp=np):
     mirrored = _is(LEFT_TO_RIGHT, orientation, xp)
     left = xp.where(mirrored, width - left - columns, left)
     upside_down = _is(TOP_TO_BOTTOM, orientation, xp)
-    return (
-        xp.where(upside_down, height - top - rows, top),
-        left,
-        rows,
-        columns,
-    )
+    top = xp.where(upside_down, height - top - rows, top)
+    return top, left, rows, columns
 
 
 def _is(table, orientation, xp):

@@ -220,11 +220,5 @@ def _folder_of_files(path):
         )
         for split, (rows, labels) in splits.items()
     }
-    return FileDataset(
-        f"folder:{folder.name}",
-        made["train"],
-        made["test"],
-        names,
-        made.get("held_out"),
-        notes,
-    )
+    title = f"folder:{folder.name}"
+    return FileDataset(title, class_names=names, notes=notes, **made)

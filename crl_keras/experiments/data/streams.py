@@ -90,10 +90,6 @@ class TfdsSet:
         digest.update(self.labels("test").astype("<i4").tobytes())
         return digest.hexdigest()[:16]
 
-    def split(self, name):
-        """The `TfdsSplit` "train", "test" or "held_out"."""
-        return getattr(self, name)
-
     def labels(self, name):
         """The labels of a split, int32 `[N]`; this decodes no image."""
         if name not in self._labels:
@@ -104,7 +100,7 @@ class TfdsSet:
         label = self.keys[1]
         tfds = require_tfds()
         labels = self.builder.as_dataset(
-            split=self.split(name).notation,
+            split=getattr(self, name).notation,
             decoders=tfds.decode.PartialDecoding({label: True}),
         ).map(lambda sample: sample[label])
         batches = tfds.as_numpy(labels.batch(LABEL_BATCH))
@@ -157,7 +153,7 @@ class TfdsSet:
             **{
                 name: self._part(name, None, size)
                 for name, size in sizes.items()
-                if size is not None and size < self.split(name).size
+                if size is not None and size < getattr(self, name).size
             },
         )
 
@@ -167,7 +163,7 @@ class TfdsSet:
 
     def _part(self, name, start, end):
         """The images from `start` to `end` of the current split."""
-        split = self.split(name)
+        split = getattr(self, name)
         whole, _, part = split.notation.partition("[")
         first, last = 0, ""
         if part:  # It is a part already, such as "train[:500]".
@@ -207,7 +203,7 @@ class TfdsSet:
             enable_ordering_guard=False,
         )
         samples = self.builder.as_dataset(
-            split=self.split(name).notation,
+            split=getattr(self, name).notation,
             shuffle_files=seed is not None,
             read_config=read_config,
             # Other features, such as masks, stay encoded.

@@ -180,7 +180,6 @@ def test_both_versions_give_the_table(tmp_path, monkeypatch, version):
 
 def test_the_table_is_given():
     assert expected_counts().tolist() == TABLE.tolist()
-    assert expected_counts(3).tolist() == TABLE[3].tolist()
     assert expected_counts().sum() == 17_393
     expected_counts()[0, 0] = 0
     assert expected_counts()[0, 0] == 960
