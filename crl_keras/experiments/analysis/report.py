@@ -405,7 +405,7 @@ def _telling(model):
 
 def _method_pictures(group):
     """The method's pictures of the first run that kept them, or None."""
-    kept = (record.method_pictures() for record in group.records)
+    kept = (record.pictures("method") for record in group.records)
     found = next((arrays for arrays in kept if arrays is not None), None)
     if found is None:
         return None

@@ -223,7 +223,7 @@ def telling_images(model, count=6):
     """
     record = model.record
     data, logits = record.data(), record.logits()["test"]
-    cams = record.gradcam()
+    cams = record.pictures("gradcam")
     indices = [] if cams is None else cams["indices"].tolist()
     places = {index: i for i, index in enumerate(indices)}
     found = scores.telling(logits, data["labels"], count)

@@ -48,9 +48,9 @@ def make_plan(arguments):
             arguments.csv,
             arguments.save_model,
             _command_line(),
+            arguments.exif,
             together=resolve_together(arguments),
         ),
-        arguments.exif,
     )
 
 

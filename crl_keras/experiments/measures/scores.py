@@ -193,24 +193,6 @@ def brier_score(logits, labels):
     )
 
 
-def per_class_accuracy(logits, labels):
-    """Share of each class's samples that are predicted right.
-
-    `a_k = (1/N_k) sum_{i: y_i = k} [argmax_j x_ij = k]`, with `x_i` and `y_i`
-    the logits and label of sample `i`, and `N_k` the samples of class `k`:
-    the recall of the class. Returns float64 `[classes]` in `[0, 1]`, NaN for a
-    class without samples.
-
-    Source: the definition.
-
-    >>> per_class_accuracy([[2, 1], [0, 3], [5, 4]], [0, 1, 1]).tolist()
-    [1.0, 0.5]
-    """
-    classes = range(checked_logits(logits).shape[1])
-    options = {"labels": classes, "average": None, "zero_division": np.nan}
-    return _of_predictions("recall_score", logits, labels, **options)
-
-
 def confusion_matrix(logits, labels):
     """Number of samples of each true class predicted as each class.
 

@@ -140,11 +140,7 @@ class RunConfig:
                 f"Unknown fields in a run's configuration: {sorted(unknown)}. "
                 f"Expected: {sorted(known)}"
             )
-        recipe = dict(values["recipe"])
-        for name, value in recipe.items():
-            if isinstance(value, list):  # JSON has no tuples.
-                recipe[name] = tuple(value)
-        return cls(**{**values, "recipe": Recipe(**recipe)})
+        return cls(**{**values, "recipe": Recipe(**values["recipe"])})
 
     @property
     def run_id(self):

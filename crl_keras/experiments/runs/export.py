@@ -24,8 +24,7 @@ class Format:
         ending: ending of its file, "" for a folder.
         backends: names of the Keras backends that write it.
         needs: dict from a backend to the package that it needs for that.
-        runtime: the module that reads it back.
-        package: the package with that module.
+        runtime: the package that reads it back.
     """
 
     name: str
@@ -33,7 +32,6 @@ class Format:
     backends: tuple
     needs: dict
     runtime: str
-    package: str
 
 
 FORMATS = {
@@ -45,14 +43,12 @@ FORMATS = {
             ("tensorflow", "jax"),
             {"jax": "tensorflow"},
             "tensorflow",
-            "tensorflow",
         ),
         Format(
             "onnx",
             ".onnx",
             ("tensorflow", "jax", "torch"),
             {"tensorflow": "tf2onnx", "jax": "jax2onnx", "torch": "onnx"},
-            "onnxruntime",
             "onnxruntime",
         ),
         Format(
@@ -61,9 +57,8 @@ FORMATS = {
             ("tensorflow", "torch"),
             {"torch": "litert_torch"},
             "tensorflow",
-            "tensorflow",
         ),
-        Format("torchscript", ".pt", ("torch",), {}, "torch", "torch"),
+        Format("torchscript", ".pt", ("torch",), {}, "torch"),
     )
 }
 
@@ -193,7 +188,7 @@ _WRITERS = {
 def _checked(images, expected, kind, path):
     """Runs the exported model on images whose logits are known."""
     if importlib.util.find_spec(kind.runtime) is None:
-        why = f"{kind.package}, which runs it, is not installed"
+        why = f"{kind.runtime}, which runs it, is not installed"
         return Exported(path, None, why)
     found = _READERS[kind.name](path, images)
     difference = float(np.abs(found - expected).max())

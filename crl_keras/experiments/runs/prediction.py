@@ -294,16 +294,12 @@ def image_files(wanted):
 
 def _below(folder):
     """Finds the images in a folder and its subfolders, except hidden ones."""
-    suffixes = image_suffixes()
-    return [
-        pathlib.Path(where, name)
-        for where, names in _walk(folder)
-        for name in sorted(names)
-        if not name.startswith(".") and name.lower().endswith(suffixes)
-    ]
-
-
-def _walk(folder):
+    found, suffixes = [], image_suffixes()
     for where, folders, names in os.walk(folder):
         folders[:] = sorted(x for x in folders if not x.startswith("."))
-        yield where, names
+        found += [
+            pathlib.Path(where, name)
+            for name in sorted(names)
+            if not name.startswith(".") and name.lower().endswith(suffixes)
+        ]
+    return found

@@ -33,21 +33,6 @@ ADDED = {
     "no_decay": (),
 }
 
-# Fields that hold one float.
-NUMBERS = (
-    "learning_rate",
-    "decay",
-    "momentum",
-    "weight_decay",
-    "mixup",
-    "cutmix",
-    "label_smoothing",
-    "resize_ratio",
-    "head_rate",
-    "warmup_epochs",
-    "ema",
-)
-
 
 def _check_choice(field, value, choices):
     if value not in choices:
@@ -404,6 +389,9 @@ class Recipe:
                 f"momentum={self.momentum}, weight_decay={self.weight_decay}"
             )
 
+
+# Fields that hold one float.
+NUMBERS = [f.name for f in dataclasses.fields(Recipe) if f.type is float]
 
 # From the DCL code: CRL's paper follows its setup, with any method.
 _FINE_GRAINED = Recipe(

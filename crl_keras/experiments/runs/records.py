@@ -104,17 +104,13 @@ class Record:
         found.setdefault("names", np.arange(len(found["labels"])).astype(str))
         return found
 
-    def gradcam(self):
-        """Dict of arrays that `gradcam.write_gradcam` wrote, or None."""
-        try:
-            return _read_arrays(self.path / "gradcam.npz")
-        except FileNotFoundError:
-            return None
+    def pictures(self, kind):
+        """Dict of arrays of "gradcam" or "method", or None.
 
-    def method_pictures(self):
-        """Dict of arrays that `write_method_pictures` wrote, or None."""
+        `write_gradcam` or `write_method_pictures` wrote them.
+        """
         try:
-            return _read_arrays(self.path / "method.npz")
+            return _read_arrays(self.path / f"{kind}.npz")
         except FileNotFoundError:
             return None
 
@@ -147,10 +143,7 @@ class KeptRecord(Record):
     def data(self):
         return self._kept()[1]
 
-    def gradcam(self):
-        return None
-
-    def method_pictures(self):
+    def pictures(self, kind):
         return None
 
     def _kept(self):

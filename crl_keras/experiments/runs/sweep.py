@@ -51,7 +51,6 @@ class Plan:
         output: Folder of the records.
         data_dir: Folder or archive of the data set, or None.
         skip_unreadable: Leave unreadable images out instead of stopping.
-        exif: Turn photos upright, as their EXIF orientation says.
         options: `Options` of the runs.
     """
 
@@ -60,7 +59,6 @@ class Plan:
     data_dir: str | None = None
     skip_unreadable: bool = False
     options: Options = dataclasses.field(default_factory=Options)
-    exif: bool = True
 
     def to_dict(self):
         values = dataclasses.asdict(self)
@@ -131,7 +129,7 @@ def _prepared(plan, config):
         config.recipe.image_size is not None,
         plan.skip_unreadable,
         config.reader,
-        plan.exif,
+        plan.options.exif,
     )
     if data.kind == "tfds" and config.reader != "tf.data":
         raise ValueError(
@@ -257,9 +255,6 @@ def run_sweep(
         say: Function called with a line on what was chosen.
     """
     cache = {} if cache is None else cache
-    plan = dataclasses.replace(
-        plan, options=dataclasses.replace(plan.options, exif=plan.exif)
-    )
     backends = {config.backend for config in plan.configs}
     if plan.options.together == "off" or backends != {"jax"}:
         return _run_parts(plan, _one_by_one, cache, on_run, on_epoch, on_stack)

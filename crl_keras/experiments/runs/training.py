@@ -26,7 +26,7 @@ from crl_keras.experiments.runs.saved import save_model
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Options that do not change the numbers of a run.
+    """Options of a run. Only `exif` can change its numbers.
 
     Args:
         tensorboard: Write TensorBoard logs into the run's folder.
@@ -36,8 +36,7 @@ class Options:
             pictures for the report: heat maps (gradcam.npz), and what a method
             looked at (method.npz).
         command: The command line, for the record.
-        exif: Whether images were turned upright when they were read, for
-            model.json.
+        exif: Turn photos upright, as their EXIF orientation says.
         together: How many runs are trained as one program: "auto", "off" or a
             number. Only on JAX.
     """

@@ -288,24 +288,6 @@ def test_confusion_matrix_without_the_last_class():
     assert counts.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 0]]
 
 
-def test_per_class_accuracy_by_hand():
-    got = scores.per_class_accuracy(LOGITS, LABELS)
-    assert got.tolist() == [2 / 3, 1.0, 0.0]
-
-
-def test_per_class_accuracy_matches_sklearn():
-    logits, labels = random_case()
-    expected = metrics.recall_score(labels, logits.argmax(axis=1), average=None)
-    np.testing.assert_array_equal(
-        scores.per_class_accuracy(logits, labels), expected
-    )
-
-
-def test_per_class_accuracy_of_a_class_without_samples():
-    got = scores.per_class_accuracy([[0, 1, 0], [0, 1, 0]], [1, 2])
-    np.testing.assert_array_equal(got, [np.nan, 1.0, 0.0])
-
-
 def test_all_scores_are_those_of_the_functions():
     logits, labels = random_case()
     expected = {
@@ -408,7 +390,6 @@ SCORES = [
     scores.brier_score,
     scores.reliability_curve,
     scores.expected_calibration_error,
-    scores.per_class_accuracy,
     scores.confusion_matrix,
     scores.all_scores,
     scores.fit_temperature,

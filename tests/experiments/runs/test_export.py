@@ -39,7 +39,7 @@ def test_what_is_exported_gives_the_logits(tmp_path, name, script):
     path = pathlib.Path(out.partition(" (")[0])
     assert path.exists() and (path.parent / "model.json").exists()
     if importlib.util.find_spec(kind.runtime) is None:
-        assert f"not checked: {kind.package}" in out
+        assert f"not checked: {kind.runtime}" in out
         return
     assert "(checked, its logits differ" in out
     images = np.random.default_rng(1).integers(0, 256, (3, 8, 8, 3), np.uint8)

@@ -80,7 +80,7 @@ class Killed(Exception):
 
 def check_pictures(record, method):
     """What the method looked at is in the report; B-CNN has none."""
-    found = record.method_pictures()
+    found = record.pictures("method")
     page = to_html(compare([record]))
     assert ('class="strip"' in page) == (method != "bcnn")
     if method == "bcnn":

@@ -49,7 +49,7 @@ def test_what_is_written_is_read(tmp_path):
     assert list(record.data()["class_names"]) == ["a", "b"]
     # Written by an older version: positions stand for the names of files.
     assert list(record.data()["names"]) == ["0", "1"]
-    assert record.gradcam() is None
+    assert record.pictures("gradcam") is None
 
 
 def test_unfinished_runs_are_not_read(tmp_path):

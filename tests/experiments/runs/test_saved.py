@@ -144,7 +144,7 @@ def test_a_network_of_dense_layers_has_no_grad_cam():
 
 def test_a_run_keeps_heat_maps_of_its_telling_images(tmp_path, tiny_network):
     record, data = saved_run(tmp_path)
-    found, logits = record.gradcam(), record.logits()["test"]
+    found, logits = record.pictures("gradcam"), record.logits()["test"]
     wrong = logits.argmax(1) != data.test.labels
     mistakes, hits = np.split(found["indices"], [min(6, wrong.sum())])
     assert wrong[mistakes].all() and not wrong[hits].any()
@@ -170,4 +170,6 @@ def test_what_grad_cam_cannot_do_costs_no_run(
     monkeypatch.setattr(gradcam, "heat_maps", fails)
     with pytest.warns(UserWarning, match="No Grad-CAM.*too large"):
         record, _ = saved_run(tmp_path)
-    assert record.result["status"] == "done" and record.gradcam() is None
+    assert (
+        record.result["status"] == "done" and record.pictures("gradcam") is None
+    )
