@@ -199,7 +199,8 @@ class Feed:
                 break
         return np.concatenate(parts)
 
-    def _crop(self):
+    def _input_shape(self, channels=3):
+        """Returns the shape of cropped images; sets `crop`."""
         recipe = self.recipe
         if recipe.image_size is None:
             raise ValueError(
@@ -207,12 +208,13 @@ class Feed:
                 f"recipe {recipe.name!r} gives none: choose one with "
                 "--image-size (image_size=)"
             )
-        return Crop(
+        self.crop = Crop(
             recipe.image_size,
             recipe.crop,
             recipe.resize_ratio,
             recipe.keep_aspect,
         )
+        return recipe.image_size, recipe.image_size, channels
 
     def _test_batch(self):
         pixels = math.prod(self.input_shape[:2])
@@ -231,14 +233,17 @@ class Feed:
 
     def _draws(self, epoch):
         """Four numbers in [0, 1) for the crop of each place in the order."""
+        if self.crop is None:
+            return None  # Nothing is cropped.
         rng = np.random.default_rng([self.seed, epoch, 1])
         draws = rng.random((self.size("train"), 4), np.float32)
         if self.recipe.sampling == "balanced":
             return draws  # An image that comes twice gets two crops.
         return draws[self.order(epoch)]
 
-    def _finished(self, images, labels, epoch, step):
+    def _finished(self, batch, epoch, step):
         """Converts labels for the loss, and mixes images in training."""
+        images, labels = batch
         if not self.recipe.soft_labels:
             return images, labels
         labels = np.eye(self.dataset.classes, dtype=np.float32)[labels]
@@ -378,7 +383,7 @@ def epochs_class():
     return Epochs
 
 
-class _IndexedFeed(Feed):
+class IndexedFeed(Feed):
     """A feed that can make any batch by itself."""
 
     threads = 0  # Threads that make batches ahead; 0 for none.
@@ -400,10 +405,10 @@ class _IndexedFeed(Feed):
                     self.draws = feed._draws(epoch)
 
             def __getitem__(self, i):
-                images, labels = self._read(i)
+                batch = self._read(i)
                 # Not in the threads: on PyTorch, Keras's MixUp seeds the
                 # generator that all threads share.
-                return feed._finished(images, labels, self.epoch, i)
+                return feed._finished(batch, self.epoch, i)
 
             def _read(self, i):
                 if not feed.threads:
@@ -434,7 +439,7 @@ def _threads():
     return concurrent.futures.ThreadPoolExecutor(_PillowFeed.threads)
 
 
-class _MemoryFeed(_IndexedFeed):
+class _MemoryFeed(IndexedFeed):
     def _input_shape(self):
         if self.recipe.image_size is not None:
             raise ValueError(
@@ -448,22 +453,15 @@ class _MemoryFeed(_IndexedFeed):
     def statistics(self):
         return splits.channel_statistics(self.dataset.train)
 
-    def _draws(self, epoch):
-        return None  # Nothing is cropped here.
-
     def _take(self, split, chosen, draws):
         part = getattr(self.dataset, split)
         return part.images[chosen], part.labels[chosen]
 
 
-class _PillowFeed(_IndexedFeed):
+class _PillowFeed(IndexedFeed):
     """Image files, decoded in threads: Pillow releases the GIL."""
 
     threads = max(2, os.cpu_count() or 1)
-
-    def _input_shape(self):
-        self.crop = self._crop()
-        return (self.crop.image_size, self.crop.image_size, 3)
 
     def _take(self, split, chosen, draws):
         part = getattr(self.dataset, split)
@@ -527,12 +525,12 @@ class _PipelineFeed(Feed):
                     self.iterator = _not_tuned(pipeline).as_numpy_iterator()
                     self.position = 0
                 while True:
-                    images, labels = feed._next(
+                    batch = feed._next(
                         self.iterator, split, self.epoch, self.position
                     )
                     self.position += 1
                     if self.position > i:
-                        return feed._finished(images, labels, self.epoch, i)
+                        return feed._finished(batch, self.epoch, i)
 
         return Batches(self, split, epoch)
 
@@ -542,10 +540,6 @@ class _PipelineFeed(Feed):
 
 class _TensorFlowFeed(_PipelineFeed):
     """Image files, read by TensorFlow."""
-
-    def _input_shape(self):
-        self.crop = self._crop()
-        return (self.crop.image_size, self.crop.image_size, 3)
 
     def _pipeline(self, split, batch_size, epoch, order=None):
         tf = require("tensorflow", "tensorflow")
@@ -613,10 +607,8 @@ class _TfdsFeed(_PipelineFeed):
         shape = self.dataset.image_shape
         whole = self.dataset.box is None and None not in shape
         if self.recipe.image_size is None and whole:
-            self.crop = None
             return shape
-        self.crop = self._crop()
-        return (self.crop.image_size, self.crop.image_size, shape[-1])
+        return super()._input_shape(shape[-1])
 
     def __init__(self, dataset, recipe, seed):
         if recipe.sampling != "none":

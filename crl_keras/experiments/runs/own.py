@@ -168,7 +168,7 @@ def as_tensors(inputs):
     return mapped(keras.ops.convert_to_tensor, inputs)
 
 
-class OwnFeed(feeds.Feed):
+class OwnFeed(feeds.IndexedFeed):
     """Batches of a user's data; if they have no order, the seed sets it.
 
     Attributes:
@@ -221,9 +221,15 @@ class OwnFeed(feeds.Feed):
     def _batches(self, split, epoch):
         if getattr(self.dataset, split).streamed:
             return _streamed(self, split, epoch)
-        return _taken(self, split, epoch)
+        return super()._batches(split, epoch)
 
-    def finished(self, batch, epoch, i):
+    def _take(self, split, chosen, draws):
+        part = getattr(self.dataset, split)
+        inputs = mapped(lambda values: values[chosen], part.inputs)
+        weights = [] if part.weights is None else [part.weights[chosen]]
+        return (inputs, part.targets[chosen], *weights)
+
+    def _finished(self, batch, epoch, step):
         """Returns a batch for `fit`, with weights only in training."""
         inputs, targets, *weights = batch
         if epoch is None:
@@ -232,7 +238,7 @@ class OwnFeed(feeds.Feed):
                 inputs = leaves(inputs)[0].astype(np.float32)
                 inputs = np.rint((inputs - low) * factor).astype(np.uint8)
             return inputs, targets
-        self.seen[epoch, i] = zlib.crc32(np.ascontiguousarray(targets))
+        self.seen[epoch, step] = zlib.crc32(np.ascontiguousarray(targets))
         if self.dataset.class_weight:
             labels = targets.argmax(1) if targets.ndim == 2 else targets
             given = self.dataset.class_weight
@@ -240,32 +246,6 @@ class OwnFeed(feeds.Feed):
             before = weights[0] if weights else np.float32(1)
             weights = [(before * of_class).astype(np.float32)]
         return inputs, targets, *weights
-
-
-def _taken(feed, split, epoch):
-    """Returns a `PyDataset` of arrays; it can make any batch by itself."""
-    size = feed._batch_size(epoch)
-    part = getattr(feed.dataset, split)
-
-    class Batches(feeds.epochs_class()):
-        def begin(self, epoch):
-            super().begin(epoch)
-            if epoch is not None:
-                self.order = feed.order(epoch)
-
-        def __getitem__(self, i):
-            chosen = slice(i * size, (i + 1) * size)
-            if epoch is not None:
-                chosen = self.order[chosen]
-            batch = [
-                mapped(lambda values: values[chosen], part.inputs),
-                part.targets[chosen],
-            ]
-            if part.weights is not None:
-                batch.append(part.weights[chosen])
-            return feed.finished(batch, self.epoch, i)
-
-    return Batches(feed, split, epoch)
 
 
 def _streamed(feed, split, epoch):
@@ -302,7 +282,7 @@ def _streamed(feed, split, epoch):
             if self.epoch is None:
                 self.at = 0 if i == 0 else self.at
                 self.at += _check_order(part, self.at, batch[1])
-            return feed.finished(batch, self.epoch, i)
+            return feed._finished(batch, self.epoch, i)
 
         def _open(self):
             seed_pipelines(feed.seed, self.epoch or 0)

@@ -115,7 +115,7 @@ class Samples:
 
     def __init__(self, inputs, targets, weights=None, where="train"):
         self.where = where
-        self.inputs = mapped(as_array, inputs)
+        self.inputs = self.images = mapped(as_array, inputs)
         self.kind, self.targets, self.labels = as_targets(targets, where)
         self.weights = None
         if weights is not None:
@@ -139,10 +139,6 @@ class Samples:
                     f"Received: dtype {part.dtype}; turn text and categories "
                     "into numbers first"
                 )
-
-    @property
-    def images(self):
-        return self.inputs
 
     def __len__(self):
         return len(self.labels)
