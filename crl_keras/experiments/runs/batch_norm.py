@@ -101,13 +101,17 @@ class Recompute:
             (layer.moving_mean, layer.moving_variance) for layer in self.layers
         ]
         flat = [variable for pair in statistics for variable in pair]
-        others = _Kept(self.model, flat)
+        kept = [  # Among them are dropout's seeds.
+            (variable, to_numpy(variable))
+            for variable in self.model.non_trainable_variables
+        ]
         counts, found = [], []
         with _without_memory(self.layers):
             for images in batches:
                 counts.append(len(images))
                 found.append(self._forward(images, flat))
-        others.restore()
+        for variable, value in kept:
+            variable.assign(value)
         for k, variables in enumerate(statistics):
             pairs = [row[2 * k : 2 * k + 2] for row in found]
             for variable, value in zip(
@@ -116,6 +120,10 @@ class Recompute:
                 variable.assign(value.astype("float32"))
         self.images = sum(counts)
         self.seconds += time.perf_counter() - started
+
+    def costs(self):
+        """{"images": of the last call, "seconds": of all calls}."""
+        return dict(images=self.images, seconds=self.seconds)
 
 
 def joined(counts, pairs):
@@ -150,22 +158,6 @@ def _without_memory(layers):
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
-
-
-class _Kept:
-    """Keeps the state of a model except some variables: dropout seeds."""
-
-    def __init__(self, model, variables):
-        changing = {id(variable) for variable in variables}
-        self.state = [
-            (variable, to_numpy(variable))
-            for variable in model.non_trainable_variables
-            if id(variable) not in changing
-        ]
-
-    def restore(self):
-        for variable, value in self.state:
-            variable.assign(value)
 
 
 def _forward(model):

@@ -105,7 +105,7 @@ def make_recorder(model, deployed, config, feed, folder, on_epoch, history):
     class Recorder(keras.callbacks.Callback):
         rows = list(history)
         step = 0
-        recompute = _Recomputing(model, deployed, config.recipe, feed)
+        recompute = _recompute(model, deployed, config.recipe)
         tests = _Tests(model, config, feed)
 
         def on_epoch_begin(self, epoch, logs=None):
@@ -129,7 +129,8 @@ def make_recorder(model, deployed, config, feed, folder, on_epoch, history):
             seconds = self.trained - self.started
             rate = _number(self.model.optimizer.learning_rate)
             with averaged_weights(model):
-                self.recompute()
+                if self.recompute:
+                    self.recompute(feed.sample(IMAGES))
                 row = make_row(
                     epoch + 1,
                     rate,
@@ -174,24 +175,11 @@ def make_row(epoch, rate, train, tests, seconds, test_seconds, images):
     )
 
 
-class _Recomputing:
-    """Recomputes batch normalisation before a test, if the recipe says so."""
-
-    def __init__(self, model, deployed, recipe, feed):
-        self.feed, self.run = feed, None
-        if recipe.batch_norm == "recompute":
-            unaugmented = getattr(model, "unaugmented", lambda: deployed)
-            self.run = Recompute(unaugmented())
-
-    def __call__(self):
-        if self.run and self.run.layers:
-            self.run(self.feed.sample(IMAGES))
-
-    def costs(self):
-        """{"images": of one call, "seconds": of all calls in this process}."""
-        if not self.run:
-            return {}
-        return dict(images=self.run.images, seconds=self.run.seconds)
+def _recompute(model, deployed, recipe):
+    """Returns the `Recompute` to call before each test, or None."""
+    if recipe.batch_norm != "recompute":
+        return None
+    return Recompute(getattr(model, "unaugmented", lambda: deployed)())
 
 
 class _Tests:

@@ -75,10 +75,12 @@ def build_model(config, feed, begins=True):
     x = inputs
     for layer in augmentation_layers(recipe, config.seed):
         x = layer(x)
-    model = _behind(network, inputs, scaling(x))
     if method in MANY_HEADS:
+        model = network.behind(inputs, scaling(x))
         # DCL trains on destroyed images, too: so must its statistics.
         model.unaugmented = functools.partial(_unaugmented, network, scaling)
+    else:
+        model = keras.Model(inputs, network(scaling(x)))
     model.compile(
         make_optimizer(recipe, feed.steps, HEAD_LAYERS[method]),
         loss_of(config.loss, feed),
@@ -96,15 +98,6 @@ def _unaugmented(network, scaling):
 
     inputs = keras.Input(network.input_shape[1:], dtype="uint8")
     return network.behind(inputs, scaling(inputs))
-
-
-def _behind(network, inputs, images):
-    """Builds the model to train, from a network with one head or many."""
-    import keras
-
-    if hasattr(network, "behind"):
-        return network.behind(inputs, images)
-    return keras.Model(inputs, network(images))
 
 
 def _lines():

@@ -13,6 +13,7 @@ import numpy as np
 
 from crl_keras.experiments.runs.feeds import make_feed
 from crl_keras.experiments.runs.models import build_model
+from crl_keras.experiments.runs.training import session
 
 LOWEST, HIGHEST = 1e-6, 1.0
 STEPS = 100
@@ -52,8 +53,6 @@ def find_rate(config, dataset, steps=STEPS, lowest=LOWEST, highest=HIGHEST):
     Raises:
         ValueError: Too few steps, or rates that do not rise.
     """
-    import keras
-
     if steps < FEWEST or not 0 < lowest < highest:
         raise ValueError(
             f"Expected at least {FEWEST} steps and rates that rise from above "
@@ -68,16 +67,11 @@ def find_rate(config, dataset, steps=STEPS, lowest=LOWEST, highest=HIGHEST):
         head_epochs=0,
         accumulate=1,
     )
-    config = dataclasses.replace(config, recipe=recipe)
+    config = dataclasses.replace(config, recipe=recipe, devices=1)
     feed = make_feed(dataset, recipe, config.seed, config.reader)
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(config.precision)
-    try:
+    with session(config):
         model, _, _ = build_model(config, feed)
         losses = _losses(model, feed, np.geomspace(lowest, highest, steps))
-    finally:
-        keras.config.set_dtype_policy(policy)
-        keras.backend.clear_session()
     rates = np.geomspace(lowest, highest, steps)[: len(losses)]
     smoothed = smooth(losses)
     return RateCurve(rates, smoothed, suggest(rates, smoothed))

@@ -10,6 +10,7 @@ from crl_keras.experiments.runs.config import RunConfig
 from crl_keras.experiments.runs.feeds import make_feed
 from crl_keras.experiments.runs.models import build_model
 from crl_keras.experiments.runs.recipes import get_recipe
+from crl_keras.experiments.runs.training import session
 
 
 def training_speed(
@@ -44,11 +45,9 @@ def training_speed(
     split = Split(images, np.arange(batch_size) % classes)
     dataset = Dataset("random", split, split, [*map(str, range(classes))])
     recipe = get_recipe("paper", batch_size=batch_size, epochs=1)
-    backend = keras.backend.backend()
-    config = RunConfig("random", network, "crl", recipe, 0, backend=backend)
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
+    settings = dict(precision=precision, backend=keras.backend.backend())
+    config = RunConfig("random", network, "crl", recipe, 0, **settings)
+    with session(config):
         model, _, _ = build_model(config, make_feed(dataset, recipe))
         for _ in range(3):
             model.train_on_batch(split.images, split.labels)
@@ -57,7 +56,4 @@ def training_speed(
             # It returns numbers, so it waits for the device.
             model.train_on_batch(split.images, split.labels)
         seconds = time.perf_counter() - started
-    finally:
-        keras.config.set_dtype_policy(policy)
-        keras.backend.clear_session()
     return steps * batch_size / seconds

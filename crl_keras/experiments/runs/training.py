@@ -135,7 +135,7 @@ def _run(config, dataset, folder, options, on_epoch, together):
     if not failure:
         kept = epochs.take_kept(model, recipe, recorder.rows, folder)
     logits = {} if failure else _logits(model, feed)
-    costs = recorder.recompute.costs()
+    costs = recorder.recompute.costs() if recorder.recompute else {}
     outcome = Outcome(recorder.rows, logits, failure, kept, costs)
     built = Built(model, deployed, parameters)
     return finish_run(config, feed, folder, options, outcome, built, together)
