@@ -228,16 +228,26 @@ class Comparison:
 
     @property
     def verdicts(self) -> list[str]:
-        """List of sentences on what the numbers support, one for each loss."""
+        """List of sentences on what the numbers support, one for each loss.
+
+        With several learning rates or data sets, each begins with the name of
+        its group. The losses at their own rates come first.
+        """
         from crl_keras.experiments.analysis.report import verdicts
 
-        return [sentence for _, sentence in verdicts(self.families)]
+        found = verdicts(self.families)
+        if len({title for title, _ in found}) < 2:
+            return [sentence for _, sentence in found]
+        return [f"{title}: {sentence}" for title, sentence in found]
 
     @property
     def notes(self) -> list[str]:
         """List of sentences that warn of possible problems."""
-        notes = [note for group in self._groups for note in group.notes]
-        return [*dict.fromkeys(notes)]
+        from crl_keras.experiments.analysis.diagnosis import signs
+
+        groups = [f.own for f in self.families if f.own] + self._groups
+        notes = [note for group in groups for note in group.notes]
+        return [*dict.fromkeys(notes), *signs(self.runs)]
 
     def _tables(self):
         from crl_keras.experiments.analysis.metrics import metric_table

@@ -302,6 +302,20 @@ def test_a_pipeline_that_shuffles_itself():
         )
 
 
+@pytest.mark.once
+def test_the_run_that_is_shown_is_chosen_by_held_out_samples():
+    """Of one loss, without a folder that the choice could read later."""
+    common = dict(DATA, losses=["ce"], optimizer=adam, **QUIET)
+    found = compare_losses(build_model, held_out=0.25, **common | {"seeds": 3})
+    (group,) = found._groups
+    kept = [run.logits() for run in found.runs]
+    errors = [
+        (x["held_out"].argmax(1) != x["held_out_labels"]).mean() for x in kept
+    ]
+    assert group.model.record is found.runs[int(np.argmin(errors))]
+    assert "lowest error on its held-out samples" in group.model.why
+
+
 @pytest.mark.once  # test_runs.py goes on with runs on every backend.
 def test_stopped_and_given_again(tmp_path, monkeypatch):
     def model():
@@ -328,15 +342,19 @@ def test_stopped_and_given_again(tmp_path, monkeypatch):
 
     def stop(self, row):
         epochs.append(row)
-        if len(epochs) == 5:
+        if len(epochs) in (1, 6):
             raise KeyboardInterrupt
 
     output = tmp_path / "runs"
     with monkeypatch.context() as patch:
         patch.setattr(own_progress.Silent, "on_epoch", stop)
+        with pytest.raises(KeyboardInterrupt, match="The same call.*goes on"):
+            compare_losses(model, output=output, **common)
+    with monkeypatch.context() as patch:
+        patch.setattr(own_progress.Silent, "on_epoch", stop)
         part = compare_losses(model, output=output, **common)
     assert len(part.runs) == 1
-    assert "Stopped after 1 run of 2" in part.notes[-1]
+    assert any("Stopped after 1 run of 2" in note for note in part.notes)
     stamp = (part.runs[0].path / "history.csv").stat().st_mtime_ns
     again = compare_losses(model, output=output, **common)
     for key, values in logits(whole).items():
@@ -567,6 +585,14 @@ def unlike():
         (dict(optimizer=keras.optimizers.Adam()), "returns a new optimizer"),
         (dict(optimizer=3), "must be a function or a name"),
         (dict(learning_rates=[0.1]), "must be a function of the rate"),
+        (
+            dict(learning_rates=0.1, optimizer=keras.optimizers.Adam),
+            "must be a list of numbers, as [0.001, 0.003]. Received: 0.1",
+        ),
+        (
+            dict(learning_rates="fast", optimizer=keras.optimizers.Adam),
+            "Received: 'fast'",
+        ),
         (dict(callbacks=[keras.callbacks.History()]), "return a new callback"),
         (dict(metrics=["top"]), "Could not interpret"),
         (dict(metrics=[keras.metrics.F1Score()]), "cannot be com"),
@@ -678,6 +704,18 @@ def test_results_in_groups():
     titles = [group.title for group in found._groups]
     assert titles == ["mine, learning rate 0.1", "mine, learning rate 0.2"]
     assert found.figure("rates") is not None
+    for title, verdict in zip(titles, found.verdicts, strict=True):
+        assert verdict.startswith(f"{title}: With 6 seeds")
+
+
+@pytest.mark.once
+def test_a_table_of_a_spreadsheet(tmp_path):
+    """Semicolons; and small errors in percent are no fractions."""
+    path = tmp_path / "results.csv"
+    rows = "".join(f"{x};{k};{0.8 + k / 7}\n" for x in "ab" for k in range(3))
+    path.write_text(f"loss;seed;error\n{rows}")
+    frame = compare_results(path).to_frame()
+    assert frame.error_mean[0] == pytest.approx((0.8 + 1 / 7) / 100)
 
 
 @pytest.mark.once
@@ -689,6 +727,10 @@ def test_results_in_groups():
         ([dict(loss="a", error="x")], "a number in column 'error' of row 1"),
         ([dict(loss="a", error=float("nan"))], "leave out runs that did not"),
         ([dict(loss="a", error=101)], "from 0 to 100"),
+        (
+            [dict(loss="a", error=x) for x in (9.1, 0.085, 9)],
+            "Received: 0.085 in row 2, where 9 is typical",
+        ),
         ([dict(loss="a", error=1, seed=0)] * 2, "Rows 1 and 2 are the same"),
         ([dict(loss="a", error=1, seed=0.5)], "whole numbers in column 'seed'"),
         (

@@ -5,7 +5,7 @@ You trained a model with CRL, and its accuracy went up by half a point. Is that
 the loss? It may be chance. It may be the learning rate. This guide finds out
 with one call of `compare_losses`.
 
-It needs the extra `experiments`: `pip install "crl-keras[jax,experiments]"`.
+It needs the extra `experiments`: `pip install ".[jax,experiments]"` in a clone.
 """
 
 import keras

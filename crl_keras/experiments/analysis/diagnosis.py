@@ -119,8 +119,8 @@ def _guessing(record):
             + f", the training accuracy {last['train_accuracy']:.1%}. "
             + _advice(
                 record,
-                "Try another learning rate (--find-rate suggests one), more "
-                "epochs, or weights from ImageNet (--weights imagenet).",
+                "Try another learning rate (--find-rate suggests one) or more "
+                f"epochs{_or_imagenet(record)}.",
                 "Try other `learning_rates` or more epochs.",
             )
         )
@@ -143,13 +143,14 @@ def _rising(record):
     losses = [row["train_loss"] for row in record.history[:FIRST_EPOCHS]]
     if len(losses) < 2 or max(losses[1:]) <= 1.05 * losses[0]:
         return None
+    warm = record.config.recipe.warmup_epochs
     return (
         f"The training loss rose in the first epochs, from {losses[0]:.3g} to "
         f"{max(losses[1:]):.3g}: the learning rate is too high. "
         + _advice(
             record,
-            "Use a lower one (--learning-rates; --find-rate suggests one) or "
-            "--warmup-epochs 3.",
+            "Use a lower one (--learning-rates; --find-rate suggests one)"
+            + ("." if warm else " or --warmup-epochs 3."),
             "Use lower `learning_rates`, or crl_keras.optimizers.WarmUp in "
             "your `optimizer`.",
         )
@@ -165,9 +166,10 @@ def _lagging(record):
     if reach <= LONGEST_REACH * found["steps"]:
         return None
     return (
-        f"The moving averages of batch normalisation need {reach:.0f} steps, "
-        f"but training had {found['steps']}. So the test used statistics that "
-        "do not fit the trained network. "
+        f"The moving averages of batch normalisation look back {reach:.0f} "
+        f"steps, but training had only {found['steps']}. So they still contain "
+        "a part of their start values, and the test used statistics that do "
+        "not fit the trained network. "
         + _advice(
             record,
             "Use --batch-norm recompute.",
@@ -185,8 +187,8 @@ def _overfitted(record):
         f"{test:.1%}: the network has memorised its training "
         + _advice(
             record,
-            "images. Use more images, weights from ImageNet, --randaugment 2, "
-            "--mixup 0.2, or --freeze-backbone.",
+            "images. Use more images, --randaugment 2, --mixup 0.2 or "
+            f"--freeze-backbone{_or_imagenet(record)}.",
             "samples. Use more samples, fewer epochs, or a smaller model.",
         )
     )
@@ -213,6 +215,14 @@ def _unpredicted(record, logits):
             "samples. Use more samples, `class_weight`, or more epochs.",
         )
     )
+
+
+def _or_imagenet(record):
+    """The advice for a backbone that began with random weights."""
+    config = record.config
+    if "/" in config.network and config.weights == "none":
+        return ", or weights from ImageNet (--weights imagenet)"
+    return ""
 
 
 def _advice(record, of_command, of_call):

@@ -7,6 +7,8 @@ import csv
 import math
 import pathlib
 
+import numpy as np
+
 from crl_keras.experiments.runs.config import OwnConfig
 from crl_keras.experiments.runs.config import own_loss
 from crl_keras.experiments.runs.recipes import Recipe
@@ -39,6 +41,7 @@ def given_records(
     numbers = [_number(row, score, i) for i, row in enumerate(rows)]
     if percent == "auto":
         percent = max(numbers) > 1
+        _refuse_mixture(numbers, score)
     errors = [_error(x, score, percent) for x in numbers]
     names = [str(row[loss_column]).strip() for row in rows]
     seeded = paired is not False and all(_has(row, "seed") for row in rows)
@@ -81,7 +84,12 @@ def _rows(results):
     if isinstance(results, (str, pathlib.Path)):
         source = pathlib.Path(results).name
         with open(results, newline="", encoding="utf-8-sig") as file:
-            results = list(csv.DictReader(file))
+            head = file.readline()
+            file.seek(0)
+            # Spreadsheets write it where a comma is the decimal point.
+            semicolons = ";" in head and "," not in head
+            delimiter = ";" if semicolons else ","
+            results = list(csv.DictReader(file, delimiter=delimiter))
     elif hasattr(results, "to_dict"):  # pandas
         results = results.to_dict("records")
     elif isinstance(results, dict):
@@ -128,13 +136,28 @@ def _number(row, name, i):
     return value
 
 
+def _refuse_mixture(numbers, score):
+    """Raises if one number looks like a fraction among percents."""
+    typical = float(np.median(numbers))
+    for i, x in enumerate(numbers):
+        if 0 < x <= 1 and 10 * x < typical:
+            raise ValueError(
+                f"Expected all numbers in column {score!r} in percent, or all "
+                f"as fractions. Received: {x:g} in row {i + 1}, where "
+                f"{typical:g} is typical. If it is right, set percent=True "
+                "(--percent)"
+            )
+
+
 def _error(value, score, percent):
     value = value / 100 if percent else value
     if not 0 <= value <= 1:
+        how = "as fractions: percent=True (--percent) reads percent"
+        if percent:
+            how = "in percent, because percent=True or a number is above 1"
         raise ValueError(
-            f"Expected `{score}` from 0 to {'100' if percent else '1'}, as "
-            f"percent={percent} says. Received: "
-            f"{100 * value if percent else value:g}"
+            f"Expected `{score}` from 0 to {'100' if percent else '1'}, read "
+            f"{how}. Received: {100 * value if percent else value:g}"
         )
     return value if score == "error" else 1 - value
 

@@ -92,9 +92,16 @@ class _Work:
             )
         except KeyboardInterrupt:
             # In a notebook, finished runs must not be lost.
-            if not any(self._folder(c).done for c in self.configs):
-                raise
-            self.stopped = True
+            self.stopped = any(self._folder(c).done for c in self.configs)
+            if not self.stopped:
+                how = (
+                    f"The same call with output={str(self.folder)!r} goes on"
+                    if self.on_disk
+                    else "With `output`, the same call would go on from here"
+                )
+                raise KeyboardInterrupt(
+                    f"Stopped before the first run was done. {how}"
+                ) from None
 
     def _folder(self, config):
         return records.RunFolder(self.folder, config)

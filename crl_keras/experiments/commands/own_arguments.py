@@ -96,6 +96,19 @@ def _seeds(seeds):
     return list(found)
 
 
+def _rates(rates):
+    try:
+        found = [] if isinstance(rates, str) else [float(x) for x in rates]
+    except (TypeError, ValueError):
+        found = []
+    if not found:
+        raise ValueError(
+            "`learning_rates` must be a list of numbers, as [0.001, 0.003]. "
+            f"Received: {rates!r}"
+        )
+    return found
+
+
 def policy_name(policy):
     import keras
 
@@ -377,8 +390,8 @@ def _check_loss(problem, model, label, loss):
     if not finite:
         raise ValueError(
             f"The loss {label!r} of the first batch is not finite, before any "
-            "training. Check the scale of the inputs and the labels, which are "
-            f"{problem.train.kind}: they need {other} losses"
+            "training. Check the inputs (NaN, their scale) and the labels, "
+            f"which are {problem.train.kind} and need {other} losses"
         )
 
 
@@ -430,7 +443,7 @@ def make_configs(problem, model, policy, given):
     import keras
 
     rates = given["learning_rates"]
-    rates = [None] if rates is None else [float(rate) for rate in rates]
+    rates = [None] if rates is None else _rates(rates)
     extra = {
         "class_weight": problem.class_weight and str(problem.class_weight),
         "callbacks": [_text_of(make()) for make in problem.make_callbacks],

@@ -337,8 +337,7 @@ def stratified_parts(labels, fraction, class_names, seed):
     if small:
         raise ValueError(
             "Expected at least two images of every class, one for each part. "
-            f"Received one of {some(small)}. Add images, remove the class, or "
-            "hold none out (--held-out 0)."
+            f"Received one of {some(small)}. Add images, or remove the class."
         )
     check_labels(labels, class_names, "whole")
     quotas = _quotas(counts, round(fraction * len(labels)))

@@ -115,7 +115,7 @@ def _cut(model):
     """`(backbone, layer, "and with" or "but without")`, or Nones."""
     import keras
 
-    images, steps = _steps(model)
+    images, steps = steps_of(model)
     last, before, end = steps[-1]
     for layer, _, output in reversed(steps):
         if _is_pooling(layer, "Global") and _all_pass(output, end):
@@ -135,7 +135,7 @@ def _cut(model):
     return None, None, None
 
 
-def _steps(model):
+def steps_of(model):
     """`(images, [(layer, what enters it, what leaves it), ...])` of a model.
 
     It calls all layers in a new graph: the layers of nested and Sequential

@@ -252,7 +252,7 @@ def choose_library(backbone, weights="none"):
         `(library, sentence)`.
 
     >>> print(choose_library("mobilenet_v2")[1])
-    mobilenet_v2 comes from keras (keras.applications), which alone has it
+    mobilenet_v2 comes from keras (keras.applications), the only one that has it
     >>> choose_library("resnet34", "imagenet")[0]
     'keras_hub'
     """
@@ -270,7 +270,7 @@ def choose_library(backbone, weights="none"):
     library = (installed or having or order)[0]
     text = f"{backbone} comes from {library} ({LIBRARIES[library]}), "
     if len(having) < 2:
-        return library, f"{text}which alone {what}"
+        return library, f"{text}the only one that {what}"
     text += f"the first of {', '.join(having)} that {what} and is installed"
     missing = [key for key in having if key not in installed]
     if missing:

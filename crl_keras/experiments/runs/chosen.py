@@ -59,14 +59,20 @@ def best_validated(runs):
 
 def held_out_error(run):
     """Returns a run's error on its held-out images, or None without any."""
+    if kept := getattr(run, "arrays", None):  # Its folder may be gone.
+        return _held_out_error(kept[0])
     try:
         path = run.path / "logits.npz"
         with open(path, "rb") as file, np.load(file) as arrays:
-            if "held_out" not in arrays or not len(arrays["held_out"]):
-                return None
-            return scores.error(arrays["held_out"], arrays["held_out_labels"])
+            return _held_out_error(arrays)
     except FileNotFoundError:
         return None
+
+
+def _held_out_error(arrays):
+    if "held_out" not in arrays or not len(arrays["held_out"]):
+        return None
+    return scores.error(arrays["held_out"], arrays["held_out_labels"])
 
 
 def run_name(config):

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 
 from crl_keras.experiments.measures import scores
+from crl_keras.experiments.runs.backbone_files import steps_of
 from crl_keras.experiments.runs.feeds import shrunk
 from crl_keras.experiments.runs.records import write_arrays
 
@@ -111,9 +112,13 @@ def feature_maps(model):
     """
     import keras
 
-    before, network = [], model
+    prepare, network = None, model
     if isinstance(model.layers[-1], keras.Model):
-        before, network = model.operations[1:-1], model.layers[-1]
+        # Before it, layers or operations such as `/ 127.5` scale the pixels.
+        pixels, steps = steps_of(model)
+        network, scaled, _ = steps[-1]
+        if scaled is not pixels:
+            prepare = keras.Model(pixels, scaled)
     start, tensors, end = _graph(network)
     inner = next((x for x in reversed(tensors) if len(x.shape) == 4), start)
     if inner is start or inner.shape[1] * inner.shape[2] < 2:
@@ -124,8 +129,8 @@ def feature_maps(model):
         return None
 
     def trunk(images):
-        for operation in before:
-            images = operation(images)
+        if prepare is not None:
+            images = prepare(images, training=False)
         return body(images, training=False)
 
     return trunk, head

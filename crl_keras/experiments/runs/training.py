@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import math
+import signal
+import threading
 
 import numpy as np
 
@@ -96,6 +98,39 @@ def session(config, collect=True):
         keras.backend.clear_session(free_memory=collect)
 
 
+@contextlib.contextmanager
+def interruptible():
+    """Yields a callback for `fit`, with which one Ctrl-C stops the training.
+
+    After each step Keras turns its numbers into Python's, within a bare
+    `except` that also catches KeyboardInterrupt. On JAX the program waits
+    there for the device, so most of what a user presses would be lost.
+    """
+    import keras
+
+    pressed = []
+
+    def press(number, frame):
+        pressed.append(number)
+        signal.default_int_handler(number, frame)
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if pressed:
+                raise KeyboardInterrupt
+
+    # Only the main thread can set a handler, and a user's own stays.
+    default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ours = default and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, press)
+    try:
+        yield Stop()
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def check_backend(config):
     import keras
 
@@ -117,18 +152,20 @@ def _run(config, dataset, folder, options, on_epoch, together):
     failure = None
     if not epochs.finished(history, recipe):
         try:
-            model.fit(
-                **feed.for_fit(len(history)),
-                epochs=recipe.epochs,
-                initial_epoch=len(history),
-                shuffle=False,  # The batches bring their own order.
-                callbacks=[
-                    recorder,
-                    *_keras_callbacks(folder, options),
-                    *feed.callbacks(),
-                ],
-                verbose=0,
-            )
+            with interruptible() as stop:
+                model.fit(
+                    **feed.for_fit(len(history)),
+                    epochs=recipe.epochs,
+                    initial_epoch=len(history),
+                    shuffle=False,  # The batches bring their own order.
+                    callbacks=[
+                        stop,
+                        recorder,
+                        *_keras_callbacks(folder, options),
+                        *feed.callbacks(),
+                    ],
+                    verbose=0,
+                )
         except Diverged as error:
             failure = error.where
     kept = None

@@ -1,5 +1,6 @@
 """What is said of runs that cannot be right."""
 
+import dataclasses
 import math
 import types
 
@@ -51,6 +52,23 @@ def record(
     )
 
 
+def test_no_advice_is_given_that_is_followed_already():
+    def said(loss_curve, network="mlp", weights="none", **recipe):
+        made = record(loss_curve, train_accuracy=0.1, test_accuracy=0.1)
+        recipe = get_recipe("digits", **recipe)
+        changes = dict(network=network, weights=weights, recipe=recipe)
+        made.config = dataclasses.replace(made.config, **changes)
+        return " ".join(diagnose(made).values())
+
+    rising, flat = (2.3, 3.0), (2.31, 2.31)
+    assert "--warmup-epochs" in said(rising)
+    assert "--warmup-epochs" not in said(rising, warmup_epochs=1)
+    assert "--weights imagenet" in said(flat, "keras/resnet50")
+    assert "--weights" not in said(flat)
+    for weights in ("imagenet", "mine.keras"):
+        assert "--weights" not in said(flat, "keras/resnet50", weights)
+
+
 def test_a_run_that_is_right_has_no_signs():
     assert diagnose(record(), np.eye(10)) == {}
     bad = record(status="diverged", test_accuracy=0.1)
@@ -87,7 +105,7 @@ def test_a_run_that_is_right_has_no_signs():
         (
             dict(batch_norm=dict(mode="moving", momentum=0.99, steps=84)),
             "lagging",
-            "100 steps, but training had 84.*--batch-norm recompute",
+            "100 steps, but training had only 84.*--batch-norm recompute",
         ),
         (
             dict(batch_norm=dict(mode="moving", momentum=0.9, steps=84)),

@@ -117,11 +117,8 @@ def check_from_files_to_predictions(
         assert p == pytest.approx(scores.softmax(logits[:1]).max(), abs=1e-4)
 
 
-# The layout of a folder has nothing to do with the backend, training has.
-@pytest.mark.parametrize(
-    "layout",
-    [pytest.param(x, marks=[pytest.mark.once] * (x != "cub")) for x in FOLDERS],
-)
+@pytest.mark.once  # test_finetune.py trains on every backend.
+@pytest.mark.parametrize("layout", FOLDERS)
 def test_a_folder(tmp_path, layout, script):
     dataset, reader, files = FOLDERS[layout]
     folder = disk_layouts.write(tmp_path / "data", files)

@@ -96,7 +96,14 @@ def check_pictures(record, method):
                 assert sorted(view.ravel()) == sorted(row[0].ravel())
 
 
-@pytest.mark.parametrize("method", METHODS)
+# All methods train on every backend in test_methods.py; DCL has most state.
+@pytest.mark.parametrize(
+    "method",
+    [
+        *[pytest.param(x, marks=pytest.mark.once) for x in METHODS[:2]],
+        METHODS[2],
+    ],
+)
 def test_killed_and_given_again(method, tmp_path, backbone, monkeypatch):
     """The numbers are those of a run that was not; the model answers."""
     plan = make_plan(tmp_path, backbone, method, losses=["crl"])

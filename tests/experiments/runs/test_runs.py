@@ -1,5 +1,6 @@
 """Whole runs on a tiny data set: paired, resumed, killed, shared, diverged."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from fresh import run_python
 from keras.ops import convert_to_numpy as to_numpy
+from keras.src.utils import python_utils
 
 from crl_keras.experiments.data.splits import Dataset
 from crl_keras.experiments.devices import JAX_MEMORY
@@ -215,6 +217,27 @@ def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path, monkeypatch):
     monkeypatch.setitem(NETWORKS, "tiny", tiny)
     loss = "lsoftmax(gamma=0.1,power=1)"
     resumed(tmp_path, losses=[loss], network="tiny", epochs=3)
+
+
+def test_ctrl_c_stops_a_run_though_keras_loses_it(tmp_path, monkeypatch):
+    """Its conversion of a step's numbers catches every exception."""
+    real, pressed = python_utils.pythonify_logs, []
+
+    def interrupted(logs):
+        if not pressed:
+            pressed.append(1)
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        return real(logs)
+
+    plan = make_plan(tmp_path, ["ce"], epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(python_utils, "pythonify_logs", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(plan)
+    assert plan.pending()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert len(run(plan)) == 1
 
 
 def test_a_killed_sweep_goes_on(tmp_path):

@@ -108,6 +108,21 @@ def test_grad_cam_of_one_layer_is_known():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_grad_cam_knows_the_arithmetic_before_the_network():
+    """As Keras's MobileNetV2 has it: operations with a number."""
+    inputs = keras.Input((8, 8, 3))
+    maps = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(maps)
+    network = keras.Model(inputs, keras.layers.Dense(2)(x))
+    pixels = keras.Input((8, 8, 3))
+    model = keras.Model(pixels, network(pixels / 127.5 - 1))
+    images = np.random.default_rng(2).uniform(0, 255, (2, 8, 8, 3))
+    found = gradcam.heat_maps(model, images.astype("float32"), [1, 0])
+    scaled = (images / 127.5 - 1).astype("float32")
+    expected = gradcam.heat_maps(network, scaled, [1, 0])
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def test_grad_cam_of_a_deep_head_is_a_finite_difference():
     """The mean gradient of a map is the slope along all of its places."""
     inputs = keras.Input((8, 8, 1))
