@@ -709,6 +709,19 @@ def test_results_in_groups():
 
 
 @pytest.mark.once
+def test_losses_of_several_rates_keep_the_order_of_their_user():
+    names = [*"nahcwqbzk"]
+    rows = [
+        dict(loss=name, seed=seed, error=e, learning_rate=rate)
+        for name in names
+        for rate in (0.1, 0.2)
+        for seed, e in enumerate(A)
+    ]
+    (family,) = compare_results(rows).families
+    assert [loss[-1] for loss in family.losses] == names
+
+
+@pytest.mark.once
 def test_a_table_of_a_spreadsheet(tmp_path):
     """Semicolons; and small errors in percent are no fractions."""
     path = tmp_path / "results.csv"

@@ -328,7 +328,7 @@ def _make_family(title, groups, baseline, count, rates_by_seed):
     groups = [_make_group(title, group, baseline, count) for group in groups]
     groups = tuple(sorted(groups, key=lambda group: group.rate))
     first = groups[0].baseline
-    found = {result.loss for group in groups for result in group.losses}
+    found = dict.fromkeys(x.loss for group in groups for x in group.losses)
     losses = tuple(sorted(found, key=_loss_order(first)))
     best = rates.best_on_test(groups, losses)
     family = Family(title, groups, losses, best, ())
