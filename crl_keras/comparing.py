@@ -157,11 +157,12 @@ def compare_results(
     """Compares losses by results that you already have.
 
     Args:
-        results: `pandas.DataFrame`, path of a CSV file, list of dicts or dict
-            of columns, with one row for each run. Columns: `loss` (or
-            `method`), and `error` or `accuracy`. Optional: `seed`; `dataset`,
-            `network` and `learning_rate`, which split the runs into groups. Any
-            other column of numbers is another metric.
+        results: `pandas.DataFrame`, path of a CSV file (with commas or
+            semicolons), list of dicts or dict of columns, with one row for each
+            run. Columns: `loss` (or `method`), and `error` or `accuracy`.
+            Optional: `seed`; `dataset`, `network` and `learning_rate`, which
+            split the runs into groups. Any other column of numbers is another
+            metric.
         baseline: Name of the loss that the others are compared with. Defaults
             to the first.
         paired: Whether runs with the same seed form a pair. They do if one seed
@@ -169,14 +170,16 @@ def compare_results(
             `"auto"`: pairs if seeds are given and shared. Without pairs the
             test is Welch's.
         percent: Whether errors and accuracies are in percent. Defaults to
-            `"auto"`: yes if any value is above 1.
+            `"auto"`: yes if any value is above 1. Then a value that looks like
+            a fraction among percents is an error.
         name: Name of the results in the tables. Defaults to the file's name.
 
     Returns:
         A `Comparison`, without calibration or models.
 
     Raises:
-        ValueError: If a column is missing or a cell is not a number.
+        ValueError: If a column is missing, a cell is not a number, or a column
+            mixes fractions and percent.
         ImportError: If the extra `experiments` is not installed.
 
     Example:

@@ -182,13 +182,15 @@ def _overfitted(record):
     row, test = record.history[-1], 1 - record.result["last"]["error"]
     if row["train_accuracy"] - test < GAP:
         return None
+    more = _or_imagenet(record)
+    if record.config.weights != "none":
+        more = ", or --freeze-backbone"
     return (
         f"Training accuracy is {row['train_accuracy']:.1%} and test accuracy "
         f"{test:.1%}: the network has memorised its training "
         + _advice(
             record,
-            "images. Use more images, --randaugment 2, --mixup 0.2 or "
-            f"--freeze-backbone{_or_imagenet(record)}.",
+            f"images. Use more images, --randaugment 2 or --mixup 0.2{more}.",
             "samples. Use more samples, fewer epochs, or a smaller model.",
         )
     )

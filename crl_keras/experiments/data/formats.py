@@ -26,7 +26,7 @@ OTHER_SUFFIXES = tuple(
     """.split()
 )
 REMEDIES = {
-    HEIF_SUFFIXES: "pip install pillow-heif reads HEIC",
+    HEIF_SUFFIXES: "pillow-heif reads HEIC: pip install pillow-heif",
     AVIF_SUFFIXES: "Pillow 11.3 or later reads AVIF: pip install -U pillow",
     OTHER_SUFFIXES: "other kinds have to be converted, to JPEG or PNG",
 }

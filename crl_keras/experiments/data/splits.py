@@ -151,7 +151,11 @@ class PickedSet:
         if fraction == 0:
             return self
         kept, held = stratified_parts(
-            self.train.labels, fraction, self.class_names, seed
+            self.train.labels,
+            fraction,
+            self.class_names,
+            seed,
+            ", or hold none out (--held-out 0)",
         )
         return replace(
             self, train=self.train.take(kept), held_out=self.train.take(held)
@@ -330,14 +334,18 @@ def _draw(labels, quotas, seed):
     return np.sort(np.concatenate(chosen))
 
 
-def stratified_parts(labels, fraction, class_names, seed):
-    """Indices of the rest and of the `fraction`; both have every class."""
+def stratified_parts(labels, fraction, class_names, seed, remedy=""):
+    """Indices of the rest and of the `fraction`; both have every class.
+
+    `remedy` is one more way out for an error to name.
+    """
     counts = np.bincount(labels, minlength=len(class_names))
     small = [class_names[k] for k in np.flatnonzero(counts == 1)]
     if small:
         raise ValueError(
             "Expected at least two images of every class, one for each part. "
-            f"Received one of {some(small)}. Add images, or remove the class."
+            f"Received one of {some(small)}. Add images or remove the class"
+            f"{remedy}."
         )
     check_labels(labels, class_names, "whole")
     quotas = _quotas(counts, round(fraction * len(labels)))

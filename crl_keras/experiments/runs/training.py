@@ -129,6 +129,8 @@ def interruptible():
     finally:
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed:  # In the last test, after the last step.
+        raise KeyboardInterrupt
 
 
 def check_backend(config):

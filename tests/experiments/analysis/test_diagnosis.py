@@ -65,6 +65,11 @@ def test_no_advice_is_given_that_is_followed_already():
     assert "--warmup-epochs" not in said(rising, warmup_epochs=1)
     assert "--weights imagenet" in said(flat, "keras/resnet50")
     assert "--weights" not in said(flat)
+    fitted = record(train_accuracy=0.9, test_accuracy=0.2)
+    assert "--freeze-backbone" not in diagnose(fitted)["overfitted"]
+    config = dataclasses.replace(fitted.config, weights="imagenet")
+    fitted.config = dataclasses.replace(config, network="keras/resnet50")
+    assert "--freeze-backbone" in diagnose(fitted)["overfitted"]
     for weights in ("imagenet", "mine.keras"):
         assert "--weights" not in said(flat, "keras/resnet50", weights)
 

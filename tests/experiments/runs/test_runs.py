@@ -240,6 +240,15 @@ def test_ctrl_c_stops_a_run_though_keras_loses_it(tmp_path, monkeypatch):
     assert len(run(plan)) == 1
 
 
+@pytest.mark.once
+def test_ctrl_c_in_the_last_test_is_not_lost():
+    """No later step could raise it."""
+    with pytest.raises(KeyboardInterrupt), training.interruptible():
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_killed_sweep_goes_on(tmp_path):
     """kill -9 at random moments, then the same command."""
     whole = run(make_plan(tmp_path / "whole", epochs=4))
